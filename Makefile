@@ -1,0 +1,52 @@
+# Two commands do everything from a clean clone: `make demo` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/demo
+# Tests run on as many processes as there are cores; each process keeps to one thread.
+WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo test test-all lint setup affect-small bench clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+# The environment: pinned by constraints.txt; torch first, by its exact version, since any other pulls gigabytes of CUDA.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "undertone needs Python 3.11 or newer, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# silero's wheel names torchaudio, which has no CPU build; only its ONNX file is used.
+	$(BIN)/python -m pip install --quiet --no-deps $$(grep '^silero-vad==' constraints.txt)
+	touch $@
+
+setup: $(VENV)/.ready  ## the environment alone
+
+demo: setup  ## the main job on the embedded demonstration corpus; ends by printing where the report is
+	$(BIN)/undertone run demo --out $(RUN)
+
+lint: setup
+	$(BIN)/ruff check src tests recipes benchmarks
+	$(BIN)/ruff format --check src tests recipes benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup lint  ## lint, types, import rules, all tests but the slow ones
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+
+test-all: setup lint  ## all tests, the slow ones too
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+affect-small: setup  ## train the small labeller again (needs ../shared/data)
+	$(BIN)/python recipes/affect_small.py --data ../shared/data --out models/affect-small
+
+bench: setup  ## measure; never gates
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,381 @@
+"""The nouns: everything that Undertone knows is one of these typed, frozen records.
+
+A recording holds what was recorded and what people said about it. A segment is one stretch of one speaker. A clip is what a
+question is about. Pairs, examples, answers and verdicts follow. Times are integer milliseconds from the start of the *recording*
+everywhere, valence, arousal and dominance are floats in 0..1 and stand in that order.
+
+Each record class is also an Arrow schema (`arrow_schema`), so that a table is nothing but a list of records. `id` is derived from
+the content and written as the first column of the table; it is checked when a row is read back.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import types
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from undertone.errors import DataError
+
+HUMAN = "human"
+"""The `labeller` of a label that a person gave (or, for synthetic speech, that the synthesiser was told)."""
+
+Emotion = Literal["angry", "disgusted", "fearful", "happy", "neutral", "other", "sad", "surprised", "unknown"]
+EMOTIONS: tuple[Emotion, ...] = get_args(Emotion)
+DIMENSIONS = ("valence", "arousal", "dominance")
+Split = Literal["train", "dev", "test"]
+
+Kind = Literal["ASR", "C", "DE", "DG", "DS", "CE", "CG", "CS"]
+"""What a question asks: transcription; content; direct emotion, gender, speaker count; the same three in context."""
+
+UnscoredReason = Literal["unreadable", "refused", "timed_out", "no_reference", "no_label"]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, no unknown fields, one Arrow schema per class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    volatile: ClassVar[frozenset[str]] = frozenset()
+    """Fields that differ between two equal runs (times, absolute paths); left out of a table's digest."""
+
+    @property
+    def id(self) -> str:
+        """The record's key: a function of its content."""
+        raise NotImplementedError(f"{type(self).__name__} has no key of its own")
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Word(Record):
+    """One spoken word and when it was spoken."""
+
+    text: str
+    start_ms: int = Field(ge=0)
+    end_ms: int = Field(ge=0)
+    confidence: float | None = None
+
+
+class Label(Record):
+    """One judgement about a span of speech by one labeller, or its abstention with a reason.
+
+    Exactly one of `category` (emotion, gender, event, ...) and `number` (valence, F0 in Hz, ...) is set, or neither and `reason` says
+    why the labeller abstained. `distribution` keeps the raw scores, so that a decision can be taken again later.
+    """
+
+    attribute: str
+    category: str | None = None
+    number: float | None = None
+    distribution: dict[str, float] | None = None
+    start_ms: int = Field(ge=0)
+    end_ms: int = Field(ge=0)
+    labeller: str
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _one_value(self) -> Self:
+        if [self.category is None, self.number is None, self.reason is None].count(False) != 1:
+            raise ValueError("a label has exactly one of category, number and (for an abstention) reason")
+        return self
+
+
+class Segment(Record):
+    """One stretch of one recording by one speaker."""
+
+    recording_id: str
+    start_ms: int = Field(ge=0)
+    end_ms: int = Field(ge=0)
+    speaker: str | None = None
+    transcript: str | None = None
+    words: tuple[Word, ...] = ()
+    labels: tuple[Label, ...] = ()
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if self.end_ms <= self.start_ms:
+            raise ValueError(f"a segment ends after it starts; got {self.start_ms}-{self.end_ms} ms")
+        return self
+
+    @property
+    def id(self) -> str:
+        return f"{self.recording_id}@{self.start_ms}-{self.end_ms}"
+
+    @property
+    def duration_ms(self) -> int:
+        return self.end_ms - self.start_ms
+
+    def of(self, attribute: str) -> tuple[Label, ...]:
+        """The labels of one attribute that carry a value, in time order."""
+        found = (one for one in self.labels if one.attribute == attribute and one.reason is None)
+        return tuple(sorted(found, key=lambda one: (one.start_ms, one.end_ms, one.labeller)))
+
+    def category(self, attribute: str) -> str | None:
+        """The segment's category for an attribute: the one that fills most of its time, ties to the earlier; None without one."""
+        held: dict[str, int] = {}
+        for one in self.of(attribute):
+            if one.category is not None:
+                held[one.category] = held.get(one.category, 0) + max(1, one.end_ms - one.start_ms)
+        return max(held, key=lambda name: held[name]) if held else None
+
+    def number(self, attribute: str) -> float | None:
+        """The segment's value for a numeric attribute: the mean over its labels weighted by their duration; None without one."""
+        found = [(one.number, max(1, one.end_ms - one.start_ms)) for one in self.of(attribute) if one.number is not None]
+        total = sum(weight for _, weight in found)
+        return sum(value * weight for value, weight in found) / total if found else None
+
+
+class Recording(Record):
+    """One audio file, and what people have said about it (`references`; empty for raw speech).
+
+    The key is the content: the same file in two folders is the same recording. `speakers` of its references, qualified by the
+    corpus ("ravdess/rav01"), decide the split.
+    """
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"uri"})
+
+    uri: str
+    sha256: str = Field(min_length=64, max_length=64)
+    rate_hz: int = Field(gt=0)
+    samples: int = Field(gt=0)
+    channels: int = Field(default=1, gt=0)
+    source: str
+    language: str | None = None
+    licence: str | None = None
+    split: Split | None = None
+    references: tuple[Segment, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.sha256[:16]
+
+    @property
+    def duration_ms(self) -> int:
+        return self.samples * 1000 // self.rate_hz
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The known speakers, sorted."""
+        return tuple(sorted({one.speaker for one in self.references if one.speaker}))
+
+
+class Clip(Record):
+    """What a question is about: consecutive segments of one recording. Audio is `uri` from `start_ms` to `end_ms`."""
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"uri"})
+
+    recording_id: str
+    uri: str
+    source: str
+    language: str | None = None
+    licence: str | None = None
+    split: Split | None = None
+    start_ms: int = Field(ge=0)
+    end_ms: int = Field(ge=0)
+    segments: tuple[Segment, ...]
+
+    @property
+    def id(self) -> str:
+        return f"{self.recording_id}@{self.start_ms}-{self.end_ms}"
+
+    @property
+    def duration_ms(self) -> int:
+        return self.end_ms - self.start_ms
+
+    @property
+    def transcript(self) -> str:
+        """What is said in the clip, segment by segment."""
+        return " ".join(one.transcript for one in self.segments if one.transcript)
+
+
+class QAPair(Record):
+    """A question about a clip, its answer, and how both came about.
+
+    `label` is the deterministic answer where there is one ("sad" for a DE question, "female" for DG), `label_attribute` what it is a
+    value of. `evidence` is the text that the generator saw, `raw` what it replied.
+    """
+
+    clip_id: str
+    recording_id: str
+    split: Split | None = None
+    source: str
+    kind: Kind
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    label_attribute: str | None = None
+    label: str | None = None
+    evidence: str | None = None
+    generator: str
+    prompt_digest: str | None = None
+    raw: str | None = None
+    checks: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return content_hash(self.source, self.clip_id, self.kind, self.question, self.answer)
+
+
+class Example(Record):
+    """One training or test item of one arm: what the model is shown besides the audio, and what it should say.
+
+    `prompt` is the whole text as the model reads it, metadata included; `metadata` repeats the metadata part alone (None where the arm
+    shows none).
+    """
+
+    arm: str
+    pair_id: str
+    clip_id: str
+    source: str
+    kind: Kind
+    metadata: str | None = None
+    prompt: str
+    target: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.pair_id}:{self.arm}"
+
+
+class Answer(Record):
+    """What a subject (a model under test or a control) answered."""
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"seconds"})
+
+    subject: str
+    pair_id: str
+    text: str
+    raw: str
+    seconds: float | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.subject}:{self.pair_id}"
+
+
+class Verdict(Record):
+    """One judge's score of one answer in one run: 0..100, or a typed reason why there is none. Never 0 for "could not tell".
+
+    `mapped_label` is the class that the answer was read as, where the pair has a deterministic label.
+    """
+
+    judge: str
+    subject: str
+    pair_id: str
+    run: int = Field(default=0, ge=0)
+    score: float | None = Field(default=None, ge=0, le=100)
+    unscored: UnscoredReason | None = None
+    mapped_label: str | None = None
+    raw: str | None = None
+
+    @model_validator(mode="after")
+    def _score_or_reason(self) -> Self:
+        if (self.score is None) == (self.unscored is None):
+            raise ValueError("a verdict has either a score or a reason why it is unscored")
+        return self
+
+    @property
+    def id(self) -> str:
+        return f"{self.judge}:{self.subject}:{self.pair_id}:{self.run}"
+
+
+class Loss(Record):
+    """A row that did not make it: dropped by a rule (`reason`) or failed with an error (`error`)."""
+
+    row_id: str
+    stage: str
+    reason: str
+    detail: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.row_id
+
+
+def content_hash(*parts: str) -> str:
+    """16 hex digits of sha256 over the parts, unambiguous where one ends and the next begins."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode()
+        digest.update(f"{len(raw)}:".encode() + raw)
+    return digest.hexdigest()[:16]
+
+
+# ---- records as Arrow ----------------------------------------------------------------------------------------------------------
+
+_PLAIN: dict[type, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def _arrow_type(annotation: Any) -> tuple[pa.DataType, bool]:
+    """The Arrow type of a field annotation, and whether it may be null."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _arrow_type(args[0])
+    if origin in (Union, types.UnionType):
+        inner = [one for one in args if one is not type(None)]
+        if len(inner) != 1:
+            raise TypeError(f"a record field is one type or None, got {annotation}")
+        return _arrow_type(inner[0])[0], True
+    if origin is Literal:
+        return _PLAIN[type(args[0])], False
+    if origin is tuple and args[1:] == (Ellipsis,):
+        return pa.list_(_arrow_type(args[0])[0]), False
+    if origin is dict:
+        return pa.map_(_arrow_type(args[0])[0], _arrow_type(args[1])[0]), False
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        return pa.struct(_fields(annotation)), False
+    if annotation in _PLAIN:
+        return _PLAIN[annotation], False
+    raise TypeError(f"no Arrow type for a record field of type {annotation}")
+
+
+def _fields(record: type[Record]) -> list[pa.Field]:
+    made = []
+    for name, info in record.model_fields.items():
+        kind, nullable = _arrow_type(info.annotation)
+        made.append(pa.field(name, kind, nullable=nullable))
+    return made
+
+
+@functools.cache
+def arrow_schema(record: type[Record]) -> pa.Schema:
+    """The Arrow schema of a record class: `id` first, then its fields in order of definition."""
+    return pa.schema([pa.field("id", pa.string(), nullable=False), *_fields(record)])
+
+
+def to_arrow(rows: Sequence[Record], record: type[Record]) -> pa.Table:
+    """A table of records, `id` column included.
+
+    Args:
+        rows: Records, all of class `record`.
+        record: The class, needed for an empty table.
+    """
+    return pa.Table.from_pylist([{"id": row.id, **row.model_dump()} for row in rows], schema=arrow_schema(record))
+
+
+def from_arrow(table: pa.Table, record: type[R]) -> list[R]:
+    """The records of a table; raises DataError that names the row where one does not validate or its id is not its content's."""
+    return list(iter_arrow(table, record))
+
+
+def iter_arrow(table: pa.Table, record: type[R]) -> Iterator[R]:
+    """Like `from_arrow`, one at a time."""
+    missing = [name for name in arrow_schema(record).names if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"this table is not a {record.__name__} table: missing columns {', '.join(missing)}; it has {', '.join(table.column_names)}"
+        )
+    for index, row in enumerate(table.to_pylist(maps_as_pydicts="strict")):
+        key = row.pop("id")
+        try:
+            made = record.model_validate(row)
+        except ValidationError as error:
+            raise DataError(f"row {index} ({key}) is not a valid {record.__name__}: {error}") from error
+        if made.id != key:
+            raise DataError(
+                f"row {index} of a {record.__name__} table has id {key}, but its content gives {made.id}: edited by hand?"
+            )
+        yield made
