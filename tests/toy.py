@@ -40,11 +40,15 @@ class Cut(Stage[Recording, Segment]):
     length_ms: int = 100
     pause_s: float = 0.0
     kill_once: str | None = None
+    count_opens: str | None = None
 
     _seed: int = PrivateAttr(default=0)
 
     def open(self, context: Context) -> None:
         self._seed = context.seed
+        if self.count_opens:
+            with Path(self.count_opens).open("a") as log:
+                log.write(f"{os.getpid()}\n")
 
     def process(self, rows: Sequence[Recording]) -> Sequence[Outcome[Segment]]:
         return [self._one(row) for row in rows]

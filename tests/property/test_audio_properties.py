@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from undertone.audio import Wave, load, probe, stream, write
+from undertone.label import vad
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +52,27 @@ def test_a_cut_is_a_part_of_the_whole(folder: Path, source_hz: int, start_ms: in
     expected = load(path).cut(start_ms, start_ms + length_ms)
     assert part.samples.shape == expected.samples.shape
     assert np.abs(part.samples - expected.samples).max() <= 1e-6
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    seconds=st.floats(0.05, 40),
+    chunks_ms=st.lists(st.sampled_from([1, 37, 1000, 7000, 30_000]), min_size=1, max_size=3),
+    max_segment_ms=st.sampled_from([2_000, 6_000, 15_000]),
+)
+def test_regions_do_not_depend_on_chunks(seed: int, seconds: float, chunks_ms: list[int], max_segment_ms: int):
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * 16_000)) / 16_000
+    tone = sum(np.sin(2 * np.pi * k * (120 * t + np.sin(4 * t))) / k for k in range(1, 12))
+    gates = np.repeat(rng.random(len(t) // 6400 + 1) < 0.6, 6400)[: len(t)]
+    wave = Wave((0.1 * gates * tone + 0.002 * rng.standard_normal(len(t))).astype(np.float32), 16_000)
+    expected = list(vad.regions([wave], max_segment_ms=max_segment_ms))
+    for chunk_ms in chunks_ms:
+        size = max(chunk_ms, wave.duration_ms // 200) * 16  # one millisecond at a time takes minutes
+        parts = (Wave(wave.samples[at : at + size], 16_000) for at in range(0, len(t), size))
+        assert list(vad.regions(parts, max_segment_ms=max_segment_ms)) == expected
+    ends = [ms for region in expected for ms in region]
+    assert ends == sorted(ends)
+    assert all(0 < one.end_ms - one.start_ms <= max_segment_ms for one in expected)
+    assert not expected or 0 <= ends[0] <= ends[-1] <= wave.duration_ms

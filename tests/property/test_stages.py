@@ -157,3 +157,9 @@ def test_unknown_settings_of_a_stage_are_refused() -> None:
         Cut.model_validate({"length_mss": 3})
     assert ConfigError.exit_code == 2
     assert Recording.volatile == {"uri"}
+
+
+def test_a_stage_is_opened_once_in_each_worker(tmp_path: Path) -> None:
+    opened = tmp_path / "opened"
+    run_stage(Cut(count_opens=str(opened)), [source(tmp_path / "in", 40, parts=8)], tmp_path / "out", workers=2)
+    assert 1 <= len(opened.read_text().split()) <= 2

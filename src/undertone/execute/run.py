@@ -23,7 +23,7 @@ _WORKER: dict[str, Any] = {}
 class Progress(Protocol):
     """Told how far a stage is: finished units of all units, and the input rows in them."""
 
-    def __call__(self, stage: str, done: int, total: int, rows: int) -> None: ...  # noqa: D102
+    def __call__(self, stage: str, done: int, total: int, rows: int) -> None: ...
 
 
 class StageReport(BaseModel):
@@ -199,7 +199,8 @@ def run_unit(job: Job, unit: Unit) -> None:
 
 
 def _open(job: Job) -> tuple[Stage[Any, Any], list[Table[Any]]]:
-    key = (job.out, job.stage)
+    # By configuration, not by equality: an opened stage differs from its unopened copy in its private attributes.
+    key = (job.out, type(job.stage), job.stage.model_dump_json())
     if _WORKER.get("key") != key:
         stage = job.stage
         sides = {name: tables.open_table(path, stage.sides[name]) for name, path in job.sides.items()}

@@ -1,0 +1,227 @@
+"""The command line: thin. Heavy imports happen inside the commands, so that `undertone --help` is quick."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from undertone import __version__
+from undertone.errors import UndertoneError
+
+if TYPE_CHECKING:
+    from undertone.recipe import Run
+    from undertone.study import Study
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Teach speech language models to hear how something is said as well as what is said, and measure whether they do.\n\n"
+    "The path: corpora -> label -> condense -> generate -> train -> evaluate -> report. `undertone run` walks all of it from one study "
+    "file; each other command does one step in a run's folder.",
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder: every table and the report go here.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder, as made by `undertone label` or `undertone run`.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: key=value, as in the study file. Repeatable.")]
+Workers = Annotated[int, typer.Option("--workers", "-j", min=0, help="Processes; 0 is one per core. Results do not depend on it.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything that is drawn; overrides the study's.")]
+Redo = Annotated[list[str] | None, typer.Option("--redo", help="Start a table over, such as generate or generate/cpqa. Repeatable.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first so many recordings of each split of each corpus.")]
+RowLimit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first so many rows of each input table.")]
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one: demo.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/NAME of the study if not given.")] = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    workers: Workers = 0,
+    set_: Settings = None,
+    redo: Redo = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the study file with all settings filled in, and stop.")] = False,
+) -> None:
+    """Walk the whole path: speech in, a study with a verdict out.
+
+    The same command again goes on where it was broken off. Example: undertone run demo
+    """
+    from undertone import recipe
+    from undertone.study import load_study, shipped_studies, shipped_text
+
+    if show and set_ is None and seed is None and study in shipped_studies():
+        typer.echo(shipped_text(study), nl=False)
+        return
+    loaded = load_study(study, _overrides(set_, seed))
+    if show:
+        typer.echo(_as_yaml(loaded), nl=False)
+        return
+    with _running(loaded, out or Path("runs") / loaded.name, workers=workers, redo=redo, limit=limit) as made:
+        recipe.everything(made)
+
+
+@app.command()
+def label(
+    speech: Annotated[str, typer.Argument(help="A folder of audio (with or without manifest.csv), or a study file.")],
+    out: Out,
+    limit: Limit = None,
+    seed: Seed = None,
+    workers: Workers = 0,
+    set_: Settings = None,
+    redo: Redo = None,
+) -> None:
+    """Find the speech in recordings and label every segment: emotion, valence/arousal/dominance, gender, prosody.
+
+    Writes corpus/ and label/ into the run's folder. Example: undertone label my-speech --out runs/mine
+    """
+    from undertone import recipe
+    from undertone.study import load_study, study_of_folder
+
+    folder = Path(speech)
+    loaded = study_of_folder(folder, _overrides(set_, seed)) if folder.is_dir() else load_study(speech, _overrides(set_, seed))
+    with _running(loaded, out, workers=workers, redo=redo, limit=limit) as made:
+        recipe.corpora(made)
+        recipe.label(made)
+
+
+@app.command()
+def condense(run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None) -> None:
+    """Keep emotion-rich, consistent, balanced clips: label/ -> condense/, and cut reference clips into references/."""
+    _one_step("condense", run, limit, seed, workers, set_, redo)
+
+
+@app.command()
+def generate(run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None) -> None:
+    """Write question-answer pairs about the clips and check them: condense/, references/ -> generate/.
+
+    With an LLM: --set generate.cpqa.generator=llm --set generate.cpqa.endpoint=http://127.0.0.1:8000/v1 --set generate.cpqa.model=NAME
+    """
+    _one_step("generate", run, limit, seed, workers, set_, redo)
+
+
+@app.command()
+def train(
+    run: RunFolder,
+    system: Annotated[list[str] | None, typer.Option("--system", help="Train only this system, such as S30. Repeatable.")] = None,
+    seed: Seed = None,
+    workers: Workers = 0,
+    set_: Settings = None,
+    redo: Redo = None,
+) -> None:
+    """Train the systems of the study: generate/ -> train/SYSTEM/ (config.json, model.safetensors, tokenizer.json)."""
+    from undertone import recipe
+
+    with _running(_study_of_run(run, set_, seed), run, workers=workers, redo=redo) as made:
+        recipe.train(made, tuple(system or ()))
+
+
+@app.command()
+def evaluate(run: RunFolder, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None) -> None:
+    """Ask all systems the benchmark's questions, judge the answers and print the study table: train/ -> evaluate/."""
+    _one_step("evaluate", run, None, seed, workers, set_, redo)
+
+
+@app.command()
+def report(run: RunFolder, set_: Settings = None, redo: Redo = None) -> None:
+    """Draw the report of a run: one HTML page that opens offline."""
+    _one_step("report", run, None, None, 1, set_, redo)
+
+
+@app.command()
+def ask(
+    checkpoint: Annotated[Path, typer.Argument(help="A trained system, such as runs/demo/train/S32.")],
+    file: Annotated[Path, typer.Argument(help="An audio file.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+) -> None:
+    """Ask a trained system one question about one audio file.
+
+    Example: undertone ask runs/demo/train/S32 clip.flac "How does the speaker feel?"
+    """
+    from undertone.recipe import ask as answer
+
+    typer.echo(answer(checkpoint, file, question))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing and how to get it, and under which licences."""
+    from undertone.doctor import lines
+
+    for line in lines():
+        typer.echo(line)
+
+
+def _one_step(
+    step: str, out: Path, limit: int | None, seed: int | None, workers: int, set_: list[str] | None, redo: list[str] | None
+) -> None:
+    from undertone import recipe
+
+    with _running(_study_of_run(out, set_, seed), out, workers=workers, redo=redo, row_limit=limit) as made:
+        getattr(recipe, step)(made)
+
+
+def _study_of_run(out: Path, set_: list[str] | None, seed: int | None) -> Study:
+    from undertone.recipe import recorded_study
+
+    return recorded_study(out, _overrides(set_, seed))
+
+
+def _overrides(set_: list[str] | None, seed: int | None) -> list[str]:
+    return [*(set_ or []), *([] if seed is None else [f"seed={seed}"])]
+
+
+def _running(study: Study, out: Path, *, workers: int, redo: list[str] | None, **limits: int | None) -> Any:
+    """A context that gives the run, shows its progress and keeps run.json."""
+    from undertone.recipe import running
+
+    return running(study, out, workers=workers or os.cpu_count() or 1, redo=tuple(redo or ()), command=sys.argv, **limits)
+
+
+def _as_yaml(study: Study) -> str:
+    import yaml
+
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"undertone {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C, under a name of its own: the command line library would turn KeyboardInterrupt into exit code 1."""
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise _Interrupted
+
+
+def main() -> None:
+    """Run the command; errors about input are printed without a traceback and end with their exit code."""
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app()
+    except UndertoneError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except _Interrupted:
+        print("interrupted; finished parts are kept: the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Means with cluster-bootstrap intervals, and class metrics that never lose an answer.
+
+Questions about one recording share its speaker, its noise and its moods, so they are not independent: the bootstrap draws whole
+*recordings* with replacement (Field & Welsh, 2007, "Bootstrapping clustered data"). A resample is a vector of counts, one per cluster, and
+every mean is a ratio of two products with it; so all systems and question kinds are evaluated on the same resamples in one matrix
+product, which is also what makes their differences paired.
+
+NaN in a score array means "not scored": it enters no mean. Intervals are percentile intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict
+
+from undertone.errors import DataError
+
+Floats = NDArray[np.float64]
+
+UNMAPPED = "unmapped"
+"""The confusion column of answers that were read as no class, whatever the reason."""
+
+_CHUNK_DRAWS = 4_000_000
+"""Cluster draws held in memory at once (about 100 MB at 24 bytes each)."""
+
+_MIN_FINITE_SHARE = 0.5
+"""Below this share of resamples with a value, an interval is not given."""
+
+NoInterval = Literal["no_items", "one_cluster", "zero_baseline"]
+
+
+class Interval(BaseModel):
+    """A point value with its bootstrap interval, or the reason why there is none.
+
+    `mean` is None without items; `low` and `high` are None with fewer than two clusters too, because one recording says nothing about the
+    spread over recordings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    clusters: int
+    level: float = 0.95
+    missing: NoInterval | None = None
+
+
+class Difference(Interval):
+    """A paired difference: `mean` and interval in the unit of the scores, and a two-sided bootstrap p value for "no difference".
+
+    The p value inverts the percentile interval: it is below 0.05 where the 95 % interval leaves out 0 (up to the resampling grain).
+    """
+
+    p: float | None
+
+
+class ClassMetrics(BaseModel):
+    """How well answers, read as classes, match the references.
+
+    `wa` is the share of right answers ("weighted accuracy" in speech emotion work), `ua` the plain mean of the recalls of the classes that
+    occur in the references. An answer that maps to no class, that was refused or never came is wrong in all of them and stands in the
+    last column of `confusion` (rows `classes`, columns `columns`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n: int
+    unmapped: int
+    wa: float | None
+    ua: float | None
+    macro_f1: float | None
+    weighted_f1: float | None
+    recall: dict[str, float]
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+def resampled_means(values: ArrayLike, clusters: Sequence[str], *, resamples: int = 2000, seed: int) -> Floats:
+    """Means of each column over bootstrap resamples of whole clusters.
+
+    Args:
+        values: Scores, shape (items,) or (items, columns); NaN where an item has none.
+        clusters: The cluster (recording id) of each item. Their order of appearance does not matter.
+        resamples: How many resamples.
+        seed: Seed of the draws.
+
+    Returns:
+        Shape (resamples, columns); NaN where a resample holds no scored item of the column.
+    """
+    table = _columns(values, clusters)
+    names, owner = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    groups, width = len(names), table.shape[1]
+    scored = ~np.isnan(table)
+    weights = np.zeros((groups, 2 * width))
+    np.add.at(weights, owner, np.concatenate([np.where(scored, table, 0.0), scored], axis=1))
+    rng = np.random.default_rng(seed)
+    means = np.full((resamples, width), np.nan)
+    step = max(1, _CHUNK_DRAWS // max(1, groups))
+    for start in range(0, resamples if groups else 0, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(0, groups, size=(rows, groups)) + (np.arange(rows) * groups)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
+        totals = counts.astype(np.float64) @ weights
+        np.divide(totals[:, :width], totals[:, width:], out=means[start : start + rows], where=totals[:, width:] > 0)
+    return means
+
+
+def bootstrap_means(
+    values: ArrayLike, clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
+) -> list[Interval]:
+    """The mean and interval of each column of scores (items, columns), all on the same resamples."""
+    table = _columns(values, clusters)
+    drawn = resampled_means(table, clusters, resamples=resamples, seed=seed)
+    return [
+        _interval(_mean(column), draws, *_support(column, clusters), level=level)
+        for column, draws in zip(table.T, drawn.T, strict=True)
+    ]
+
+
+def bootstrap_mean(
+    scores: ArrayLike, clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
+) -> Interval:
+    """The mean of scores with its interval, bootstrapped by cluster."""
+    return bootstrap_means(scores, clusters, resamples=resamples, seed=seed, level=level)[0]
+
+
+def unweighted_mean(
+    scores: ArrayLike, groups: Sequence[str], clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
+) -> Interval:
+    """The plain mean over groups of the groups' means (UAS of CP-Bench, 2509.16589: each question kind weighs the same).
+
+    A resample that holds no item of some group is left out.
+    """
+    column = _columns(scores, clusters)[:, 0]
+    kinds = np.asarray(groups, dtype=str)
+    present = sorted({str(kind) for kind in kinds[~np.isnan(column)]})
+    if not present:
+        return _interval(None, np.empty(0), 0, 0, level=level)
+    split = np.stack([np.where(kinds == kind, column, np.nan) for kind in present], axis=1)
+    drawn = resampled_means(split, clusters, resamples=resamples, seed=seed).mean(axis=1)
+    return _interval(float(np.nanmean(split, axis=0).mean()), drawn, *_support(column, clusters), level=level)
+
+
+def relative_gain(
+    system: ArrayLike, baseline: ArrayLike, clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
+) -> Interval:
+    """(mean of the system - mean of the baseline) / mean of the baseline in percent, over the same resamples, each over its scored items.
+
+    A bound that runs off because the baseline's mean is 0 in too many resamples is None, with `missing` "zero_baseline".
+    """
+    table = _columns(np.stack([np.asarray(system, float), np.asarray(baseline, float)], axis=1), clusters)
+    drawn = resampled_means(table, clusters, resamples=resamples, seed=seed)
+    n, held = _support(table.sum(axis=1), clusters)
+    tops, bottoms = _mean(table[:, 0]), _mean(table[:, 1])
+    if tops is None or bottoms is None:
+        return _interval(None, np.empty(0), n, held, level=level)
+    if bottoms <= 0:
+        return Interval(mean=None, low=None, high=None, n=n, clusters=held, level=level, missing="zero_baseline")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = (drawn[:, 0] / drawn[:, 1] - 1) * 100
+    return _interval((tops / bottoms - 1) * 100, gains, n, held, level=level)
+
+
+def paired_difference(
+    first: ArrayLike, second: ArrayLike, clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
+) -> Difference:
+    """Mean of first minus second over the items that both have a score for, with interval and two-sided p value."""
+    gap = _columns(np.asarray(first, float) - np.asarray(second, float), clusters)
+    drawn = resampled_means(gap, clusters, resamples=resamples, seed=seed)[:, 0]
+    found = _interval(_mean(gap[:, 0]), drawn, *_support(gap[:, 0], clusters), level=level)
+    finite = drawn[np.isfinite(drawn)]
+    p = None
+    if found.low is not None:
+        tail = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
+        p = min(1.0, 2 * (tail + 1) / (len(finite) + 1))
+    return Difference(**found.model_dump(), p=p)
+
+
+def class_metrics(references: Sequence[str], predictions: Sequence[str | None]) -> ClassMetrics:
+    """Accuracy, recall and F1 of classes read from answers; None among the predictions is an answer that was read as no class.
+
+    Macro figures run over the classes that occur in the references.
+
+    Raises:
+        DataError: There are not as many predictions as references.
+    """
+    if len(references) != len(predictions):
+        raise DataError(f"class metrics need one prediction per reference, got {len(references)} and {len(predictions)}")
+    classes = tuple(sorted(set(references)))
+    extra = sorted({one for one in predictions if one is not None} - set(classes))
+    columns = (*classes, *extra, UNMAPPED)
+    unmapped = sum(one is None for one in predictions)
+    if not references:
+        return ClassMetrics(
+            n=0, unmapped=0, wa=None, ua=None, macro_f1=None, weighted_f1=None, recall={}, classes=(), columns=columns, confusion=()
+        )
+    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+
+    guesses = [UNMAPPED if one is None else one for one in predictions]
+    table = confusion_matrix(references, guesses, labels=list(columns))[: len(classes)]
+    recalls = recall_score(references, guesses, labels=list(classes), average=None, zero_division=0)
+    return ClassMetrics(
+        n=len(references),
+        unmapped=unmapped,
+        wa=float(accuracy_score(references, guesses)),
+        ua=float(np.mean(recalls)),
+        macro_f1=float(f1_score(references, guesses, labels=list(classes), average="macro", zero_division=0)),
+        weighted_f1=float(f1_score(references, guesses, labels=list(classes), average="weighted", zero_division=0)),
+        recall={name: float(value) for name, value in zip(classes, recalls, strict=True)},
+        classes=classes,
+        columns=columns,
+        confusion=tuple(tuple(int(cell) for cell in row) for row in table),
+    )
+
+
+def _columns(values: ArrayLike, clusters: Sequence[str]) -> Floats:
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim == 1:
+        table = table[:, None]
+    if table.ndim != 2 or len(table) != len(clusters):
+        raise DataError(
+            f"a bootstrap needs one row of scores per cluster name, got scores of shape {table.shape} and {len(clusters)} names"
+        )
+    return table
+
+
+def _mean(column: Floats) -> float | None:
+    scored = column[~np.isnan(column)]
+    return float(scored.mean()) if len(scored) else None
+
+
+def _support(column: Floats, clusters: Sequence[str]) -> tuple[int, int]:
+    """How many items have a score, and in how many clusters they lie."""
+    held = ~np.isnan(column)
+    return int(held.sum()), len({name for name, has in zip(clusters, held, strict=True) if has})
+
+
+def _interval(mean: float | None, draws: Floats, n: int, clusters: int, *, level: float) -> Interval:
+    """The percentile interval of draws; infinite draws (a gain over a mean of 0) count, NaN ones (nothing drawn) do not."""
+    if mean is None or clusters < 2:
+        missing: NoInterval = "no_items" if mean is None else "one_cluster"
+        return Interval(mean=mean, low=None, high=None, n=n, clusters=clusters, level=level, missing=missing)
+    drawn = np.sort(draws[~np.isnan(draws)])
+    if len(drawn) < max(1.0, _MIN_FINITE_SHARE * len(draws)):
+        return Interval(mean=mean, low=None, high=None, n=n, clusters=clusters, level=level, missing="no_items")
+    tail = (1 - level) / 2
+    # Order statistics instead of interpolation: interpolating next to an infinite draw gives NaN.
+    low, high = (float(drawn[round(share * (len(drawn) - 1))]) for share in (tail, 1 - tail))
+    return Interval(
+        mean=mean,
+        low=low if np.isfinite(low) else None,
+        high=high if np.isfinite(high) else None,
+        n=n,
+        clusters=clusters,
+        level=level,
+        missing=None if np.isfinite(low) and np.isfinite(high) else "zero_baseline",
+    )

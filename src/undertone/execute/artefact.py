@@ -1,0 +1,72 @@
+"""Folders that are no tables (checkpoints, features, reports) under the same law: presence means complete, and other work is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from undertone import tables
+from undertone.tables import Fingerprint
+
+
+class Artefact(BaseModel):
+    """The content of an artefact's `_done.json`; `digest` is over its files, those whose name begins with "_" left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: Fingerprint
+    digest: str
+
+
+def build_artefact(
+    out: Path, fingerprint: Fingerprint, build: Callable[[Path], None], *, redo: bool = False
+) -> tuple[Artefact, bool]:
+    """Let `build` fill a folder, once; a folder that was begun and not finished is begun again.
+
+    Args:
+        out: The folder.
+        fingerprint: What it is a function of.
+        build: Writes the files into the folder it is given.
+        redo: Build again although it is there.
+
+    Returns:
+        The artefact, and whether it was there already.
+
+    Raises:
+        ResumeMismatch: The folder holds the work of another fingerprint.
+    """
+    if redo:
+        tables.clear(out)
+    with tables.locked(out):
+        tables.begin(out, fingerprint, redo_hint=f"start it over with --redo {out.name}")
+        marker = out / "_done.json"
+        if marker.exists():
+            return Artefact.model_validate_json(marker.read_text()), True
+        draft = out / "_draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        build(draft)
+        for file in sorted(draft.iterdir()):
+            target = out / file.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            file.replace(target)
+        draft.rmdir()
+        done = Artefact(fingerprint=fingerprint, digest=files_digest(out))
+        tables.write_bytes(marker, done.model_dump_json(indent=1).encode())
+        return done, False
+
+
+def files_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of a folder's files; names that begin with "_" are the machinery's and left out."""
+    digest = hashlib.sha256()
+    for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+        relative = file.relative_to(folder)
+        if any(part.startswith("_") for part in relative.parts):
+            continue
+        digest.update(relative.as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

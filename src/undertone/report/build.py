@@ -1,0 +1,110 @@
+"""The report: one HTML page that holds everything it shows and loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from undertone.records import EMOTIONS
+from undertone.report import figures
+from undertone.report.inputs import ReportInputs
+from undertone.report.listen import listen
+from undertone.report.scores import labeller_view, study_view
+
+_SECTIONS = (
+    ("result", "Result"),
+    ("clips", "Listen"),
+    ("labeller", "Labeller"),
+    ("condensation", "Condensation"),
+    ("training", "Training"),
+    ("method", "Method"),
+    ("sources", "What went in"),
+    ("run", "This run"),
+)
+
+
+def build(inputs: ReportInputs, out: Path) -> Path:
+    """Write the report as `index.html` and return its path.
+
+    The page is written beside its place and renamed, so that a page that exists is whole. Equal inputs give equal pages. Clips whose
+    audio cannot be read say why; nothing else is read from disk.
+
+    Args:
+        inputs: What the page shows.
+        out: The folder; made if it is not there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    page = out / "index.html"
+    partial = out / f".index.html.{os.getpid()}"
+    partial.write_text(render(inputs), encoding="utf-8")
+    partial.replace(page)
+    return page
+
+
+def render(inputs: ReportInputs) -> str:
+    """The page as text. Everything that came from data is escaped by the template; only our own figures, style and script are not."""
+    script = _shipped("page.js")
+    # Unknown names are an error and not an empty string: a part of the page must not vanish because of a misspelt field.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["signed"] = _signed
+    return environment.from_string(_shipped("page.html.jinja")).render(
+        run=inputs.run,
+        sections=_SECTIONS,
+        css=Markup(_shipped("page.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        study=study_view(inputs.study) if inputs.study else None,
+        clips=listen(inputs.clips, systems=tuple(inputs.systems)),
+        emotions=_emotions(inputs),
+        labeller=labeller_view(inputs.labeller) if inputs.labeller else None,
+        labeller_card=inputs.labeller_card,
+        **_funnel(inputs),
+        **_losses(inputs),
+        systems=_systems(inputs),
+        notes=inputs.notes,
+        sources=inputs.sources,
+    )
+
+
+def _systems(inputs: ReportInputs) -> dict[str, str]:
+    """What each system of this study is; all that are described where there is no study table."""
+    if inputs.study is None:
+        return inputs.systems
+    return {row.subject: inputs.systems.get(row.subject, "Not described in this run.") for row in inputs.study.rows}
+
+
+def _emotions(inputs: ReportInputs) -> list[str]:
+    """The emotions that the strips of the clips show, for their key."""
+    segments = (one for view in inputs.clips for one in (*view.clip.segments, *view.predicted))
+    seen = {label.category for segment in segments for label in segment.of("emotion")}
+    return [one for one in EMOTIONS if one in seen]
+
+
+def _funnel(inputs: ReportInputs) -> dict[str, object]:
+    steps = inputs.funnel
+    drawn = figures.funnel(
+        [(one.name, one.hours, one.emotion_hours) for one in steps], title="Hours kept by each condensation step"
+    )
+    known = {name for step in steps for name in step.emotion_hours}
+    emotions = [one for one in EMOTIONS if one in known]
+    return {"funnel": steps, "funnel_figure": Markup(drawn), "funnel_emotions": emotions}
+
+
+def _losses(inputs: ReportInputs) -> dict[str, object]:
+    curves = [(one.system, one.points) for one in inputs.losses if one.points]
+    drawn = figures.loss_curves(curves, title="Training loss by step, one panel per system") if curves else ""
+    return {"loss_figure": Markup(drawn), "losses_empty": [one.system for one in inputs.losses if not one.points]}
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _shipped(name: str) -> str:
+    return resources.files("undertone.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,138 @@
+"""What a study is: one YAML file that holds the settings of every stage. `recipe` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from undertone import settings
+from undertone.condense.balance import Balance
+from undertone.condense.clips import CutClips, CutReferences
+from undertone.condense.consistency import Consistency
+from undertone.condense.occurrence import Occurrence
+from undertone.corpora.stage import Corpus
+from undertone.errors import ConfigError
+from undertone.generate.stage import CheckStage, GenerateStage
+from undertone.label.stage import LabelStage
+from undertone.model.config import SpeechLLMConfig
+from undertone.model.examples import SYSTEMS, System
+from undertone.train.config import TrainConfig
+
+
+class Section(BaseModel):
+    """Base of the study file's sections: no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Condense(Section):
+    """The filters of condensation, in the order in which they run."""
+
+    consistency: Consistency = Consistency()
+    clips: CutClips = CutClips()
+    occurrence: Occurrence = Occurrence()
+    balance: Balance = Balance()
+
+
+class Generate(Section):
+    """The parts of the training mix. `asr` and `pqa` are asked of human-labelled clips, as in the paper; the others of condensed ones."""
+
+    asr: GenerateStage = GenerateStage(strategy="asr")
+    pqa: GenerateStage = GenerateStage(strategy="pqa")
+    pqa_star: GenerateStage = GenerateStage(strategy="pqa_star")
+    cpqa: GenerateStage = GenerateStage(strategy="cpqa")
+    checks: CheckStage = CheckStage()
+
+    @field_validator("asr", "pqa", "pqa_star", "cpqa", mode="before")
+    @classmethod
+    def _named_after_its_key(cls, value: Any, info: Any) -> Any:
+        return {"strategy": info.field_name, **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _strategy_is_its_key(self) -> Self:
+        for name in ("asr", "pqa", "pqa_star", "cpqa"):
+            strategy = getattr(self, name).strategy
+            if strategy != name:
+                raise ValueError(f"generate.{name}.strategy is {strategy!r}, expected {name!r} or no such key")
+        return self
+
+
+class Evaluate(Section):
+    """The benchmark's questions, and the statistics of the study table."""
+
+    benchmark: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",))
+    resamples: int = Field(default=2000, ge=100)
+    max_new_tokens: int = Field(default=40, ge=1)
+
+    @field_validator("benchmark", mode="before")
+    @classmethod
+    def _is_the_benchmark(cls, value: Any) -> Any:
+        return {"strategy": "benchmark", "splits": ("test",), **value} if isinstance(value, dict) else value
+
+
+class Study(Section):
+    """A whole study: one YAML file. Same file, same seed, same inputs: same tables."""
+
+    name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(default=1, ge=0)
+    parts: int = Field(default=32, ge=1)
+    max_failed_share: float = Field(default=0.5, ge=0, le=1)
+    allow_heard_test_speakers: bool = False
+    corpora: tuple[Corpus, ...] = Field(min_length=1)
+    label: LabelStage = LabelStage()
+    references: CutReferences = CutReferences()
+    condense: Condense = Condense()
+    generate: Generate = Generate()
+    model: SpeechLLMConfig = SpeechLLMConfig()
+    train: TrainConfig = TrainConfig()
+    systems: tuple[System, ...] = SYSTEMS
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for what, names in (("corpora", [one.title for one in self.corpora]), ("systems", [one.name for one in self.systems])):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what}: the name {twice[0]!r} stands twice; give one of them another")
+        trained = {one.name for one in self.systems if one.weights_of is None}
+        for one in self.systems:
+            if one.weights_of is not None and one.weights_of not in trained:
+                raise ValueError(f"systems: {one.name} uses the weights of {one.weights_of!r}; trained are {', '.join(sorted(trained))}")
+        return self
+
+
+def load_study(which: str, overrides: Sequence[str] = ()) -> Study:
+    """A study from a YAML file, or a shipped one by name ("demo").
+
+    Args:
+        which: Path, or the name of a shipped study.
+        overrides: `key=value` settings of the command line.
+
+    Raises:
+        ConfigError: With all problems at once.
+    """
+    shipped = resources.files("undertone") / "configs" / f"{which}.yaml"
+    if not which.endswith((".yaml", ".yml")) and shipped.is_file():
+        content = yaml.safe_load(shipped.read_text(encoding="utf-8"))
+    else:
+        content = settings.read_yaml(Path(which))
+    return settings.validated(Study, settings.override(content, overrides), where=Path(which).name)
+
+
+def shipped_studies() -> list[str]:
+    """Names of the study files inside the package."""
+    folder = resources.files("undertone") / "configs"
+    return sorted(one.name.removesuffix(".yaml") for one in folder.iterdir() if one.name.endswith(".yaml"))
+
+
+def shipped_text(name: str) -> str:
+    """The YAML of a shipped study."""
+    file = resources.files("undertone") / "configs" / f"{name}.yaml"
+    if not file.is_file():
+        raise ConfigError(f"no shipped study {name!r}; there are {', '.join(shipped_studies())}")
+    return file.read_text(encoding="utf-8")

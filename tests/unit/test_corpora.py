@@ -1,0 +1,222 @@
+"""Corpora: manifests read with care, assembled recordings with exact truth, nothing lost on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from undertone import audio, tables
+from undertone.corpora.assemble import AssembledCorpus
+from undertone.corpora.emotions import FROM_CORPUS, to_emotion
+from undertone.corpora.folder import FolderCorpus, speech_bounds
+from undertone.corpora.plan import Planned, SplitRule, speakers_on_both_sides, spread
+from undertone.corpora.stage import Deduplicate, ReadCorpus
+from undertone.errors import DataError
+from undertone.execute import run_stage, write_rows
+from undertone.records import EMOTIONS, HUMAN, Recording
+from undertone.tables import Fingerprint
+
+RATE = 16_000
+
+
+def tone(path: Path, *, hz: float = 220.0, seconds: float = 1.0, lead: float = 0.2, level: float = 0.3) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    at = np.arange(int(RATE * seconds)) / RATE
+    silence = np.zeros(int(RATE * lead), np.float32)
+    audio.write(path, audio.Wave(np.concatenate([silence, level * np.sin(2 * np.pi * hz * at).astype(np.float32), silence]), RATE))
+    return path
+
+
+def corpus(folder: Path, rows: Iterable[dict[str, str]], *, audio_too: bool = True) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in rows)]
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    if audio_too:
+        for number, row in enumerate(rows):
+            tone(folder / row["file"], hz=150 + 7 * number)
+    return folder
+
+
+def speakers(count: int = 4, each: int = 6) -> list[dict[str, str]]:
+    emotions = ["happy", "sad", "angry", "neutral"]
+    return [
+        {"file": f"s{s}-{n}.flac", "speaker": f"s{s}", "text": f"word number {n}", "emotion": emotions[(s + n) % 4], "gender": "f" if s % 2 else "m"}
+        for s in range(count)
+        for n in range(each)
+    ]
+
+
+def read(planned: list[Planned], out: Path) -> list[Recording]:
+    made = Fingerprint(stage="plan", version="1", seed=0, config={}, inputs={})
+    write_rows(out / "plan", planned, record=Planned, fingerprint=made, parts=3)
+    run_stage(ReadCorpus(), [out / "plan"], out / "read")
+    return list(tables.open_table(out / "read", Recording).rows())
+
+
+def test_a_manifest_becomes_references(tmp_path: Path) -> None:
+    folder = corpus(tmp_path / "mine", speakers(1, 2))
+    rows = read(FolderCorpus(path=folder, language="en", licence="CC0").plan(seed=0), tmp_path / "out")
+    first = rows[0].references[0]
+    assert (first.speaker, first.transcript, first.category("emotion"), first.category("gender")) == ("mine/s0", "word number 0", "happy", "male")
+    assert (first.start_ms, first.end_ms) == (200, 1200)
+    assert {label.labeller for label in first.labels} == {HUMAN}
+    assert (rows[0].language, rows[0].licence, rows[0].source, rows[0].split) == ("en", "CC0", "mine", "train")
+    assert [word.text for word in first.words] == ["word", "number", "0"]
+
+
+def test_a_folder_without_manifest_is_raw_speech(tmp_path: Path) -> None:
+    tone(tmp_path / "raw" / "a" / "one.wav")
+    tone(tmp_path / "raw" / "two.flac")
+    (tmp_path / "raw" / "notes.txt").write_text("no audio")
+    rows = read(FolderCorpus(path=tmp_path / "raw").plan(seed=0), tmp_path / "out")
+    assert [Path(row.uri).name for row in rows] == ["one.wav", "two.flac"]
+    assert all(row.references == () for row in rows)
+
+
+def test_jsonl_manifests_and_renamed_columns(tmp_path: Path) -> None:
+    tone(tmp_path / "c" / "x.wav", seconds=3)
+    row = {"path": "x.wav", "who": "p1", "start_s": 0.5, "end_s": 2.25, "feeling": "joy", "text": "hello"}
+    (tmp_path / "c" / "manifest.jsonl").write_text(json.dumps(row) + "\n")
+    settings = FolderCorpus(path=tmp_path / "c", columns={"file": "path", "speaker": "who", "emotion": "feeling"})
+    reference = read(settings.plan(seed=0), tmp_path / "out")[0].references[0]
+    assert (reference.start_ms, reference.end_ms, reference.category("emotion"), reference.speaker) == (500, 2250, "happy", "c/p1")
+
+
+def test_several_utterances_in_one_file_make_one_recording(tmp_path: Path) -> None:
+    tone(tmp_path / "c" / "x.wav", seconds=3)
+    rows = [
+        {"file": "x.wav", "speaker": "a", "start_s": "2", "end_s": "3", "text": "later"},
+        {"file": "x.wav", "speaker": "b", "start_s": "0", "end_s": "1.5", "text": "sooner"},
+    ]
+    found = read(FolderCorpus(path=corpus(tmp_path / "c", rows, audio_too=False)).plan(seed=0), tmp_path / "out")
+    assert [one.transcript for one in found[0].references] == ["sooner", "later"]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "settings", "message"),
+    [
+        ("path,text", "x.wav,hi", {}, r"lacks the column file \(as 'file'\); it has path, text\. Name its columns"),
+        ("file,emotion", "x.wav,furious", {}, r"emotions 'furious' are not known; expected angry.*emotions: \{furious: neutral\}"),
+        ("file,text", "x.wav,hi", {"columns": {"text": "words"}}, r"lacks the column text \(as 'words'\)"),
+        ("file,speaker", "x.wav,a", {"hold_out": {"test_speakers": ["b"]}}, r"held-out speakers b are not in the corpus; its speakers are a"),
+        ("file,split", "x.wav,validation", {}, r"split is 'validation', expected train, dev or test"),
+        ("file,start_s,end_s", "x.wav,zero,1", {}, r"is 'zero', expected seconds"),
+        ("file,text", ",hi", {}, r"rows without a file: lines 2"),
+    ],
+)
+def test_bad_manifests_say_what_is_wrong(tmp_path: Path, header: str, row: str, settings: dict[str, object], message: str) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "manifest.csv").write_text(f"{header}\n{row}\n")
+    with pytest.raises(DataError, match=message):
+        FolderCorpus.model_validate({"path": tmp_path / "c", **settings}).plan(seed=0)
+
+
+def test_missing_and_empty_folders_say_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist or is not a folder"):
+        FolderCorpus(path=tmp_path / "none").plan(seed=0)
+    with pytest.raises(DataError, match="holds no audio: expected files ending in"):
+        FolderCorpus(path=tmp_path).plan(seed=0)
+
+
+def test_corrupt_and_missing_files_fail_alone(tmp_path: Path) -> None:
+    folder = corpus(tmp_path / "c", speakers(1, 4))
+    (folder / "s0-1.flac").write_bytes(b"not audio at all")
+    (folder / "s0-2.flac").unlink()
+    made = Fingerprint(stage="plan", version="1", seed=0, config={}, inputs={})
+    write_rows(tmp_path / "plan", FolderCorpus(path=folder).plan(seed=0), record=Planned, fingerprint=made)
+    report = run_stage(ReadCorpus(), [tmp_path / "plan"], tmp_path / "out")
+    assert (report.counts.kept, report.counts.failed) == (2, 2)
+    details = [one.detail or "" for one in tables.open_table(tmp_path / "out", Recording).failed()]
+    assert "s0-1.flac" in details[0]
+    assert "s0-2.flac" in details[1]
+
+
+def test_equal_files_are_one_recording(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    tone(folder / "a.wav")
+    (folder / "b.wav").write_bytes((folder / "a.wav").read_bytes())
+    read(FolderCorpus(path=folder).plan(seed=0), tmp_path)
+    report = run_stage(Deduplicate(), [tmp_path / "read"], tmp_path / "once")
+    assert (report.counts.kept, report.counts.reasons) == (1, {"duplicate_audio": 1})
+
+
+@given(st.text(min_size=1, max_size=40), st.integers(0, 1000), st.integers(0, 5000))
+def test_spread_words_are_in_order_inside_the_bounds(text: str, start: int, length: int) -> None:
+    words = spread(text, start, start + length)
+    edges = [edge for word in words for edge in (word.start_ms, word.end_ms)]
+    assert edges == sorted(edges)
+    if length and text.split():
+        assert (edges[0], edges[-1]) == (start, start + length)
+    assert [word.text for word in words] == (text.split() if length else [])
+
+
+def test_speech_bounds_find_the_tone() -> None:
+    wave = audio.Wave(np.concatenate([np.zeros(3_200), 0.5 * np.ones(8_000), np.zeros(1_600)]).astype(np.float32), RATE)
+    assert speech_bounds(wave) == (200, 700)
+
+
+def test_emotion_words_map_into_ours_once() -> None:
+    assert set(FROM_CORPUS) == set(EMOTIONS)
+    words = [word for row in FROM_CORPUS.values() for word in row]
+    assert len(words) == len(set(words))
+    assert to_emotion(" Calm ") == "neutral"
+
+
+@given(st.lists(st.text(min_size=1, max_size=5), unique=True, max_size=20), st.floats(0, 0.9))
+def test_the_split_is_by_speaker_and_stable(names: list[str], share: float) -> None:
+    rule = SplitRule(test_share=share)
+    assert [rule.of(name) for name in names] == [rule.of(name) for name in names]
+    assert rule.of(None) == "train"
+    assert SplitRule(test_speakers=tuple(names)).of(names[0] if names else None) == ("test" if names else "train")
+
+
+def test_speakers_on_both_sides_are_found() -> None:
+    assert speakers_on_both_sides({"train": ["a", "b"], "test": ["b", "c"]}) == {"b": ("test", "train")}
+
+
+def assembled(tmp_path: Path, **settings: object) -> AssembledCorpus:
+    folder = tmp_path / "acted"
+    if not folder.exists():
+        corpus(folder, speakers())
+    return AssembledCorpus.model_validate(
+        {"of": [{"kind": "folder", "path": folder, "licence": "CC0", "hold_out": {"test_speakers": ["s3"]}}], "turns": [3, 4], **settings}
+    )
+
+
+def test_assembled_recordings_keep_exact_truth_and_never_mix_splits(tmp_path: Path) -> None:
+    rows = read(assembled(tmp_path).plan(seed=1), tmp_path / "out")
+    assert {row.split for row in rows} == {"train", "test"}
+    for row in rows:
+        assert all((speaker == "acted/s3") == (row.split == "test") for speaker in row.speakers)
+        assert 3 <= len(row.references) <= 4
+        wave = audio.load(Path(row.uri))
+        for before, after in zip(row.references, row.references[1:], strict=False):
+            pause = wave.cut(before.end_ms + 5, after.start_ms - 5)
+            assert float(np.abs(pause.samples).max()) < 1e-3
+            assert before.category("emotion") != after.category("emotion") or len(row.speakers) == 1
+        for one in row.references:
+            level = np.sqrt(np.mean(np.square(wave.cut(one.start_ms, one.end_ms).samples)))
+            assert level == pytest.approx(0.05, rel=0.05)
+
+
+def test_each_utterance_is_used_once_and_the_plan_is_a_function_of_the_seed(tmp_path: Path) -> None:
+    plan = assembled(tmp_path).plan(seed=1)
+    used = [turn["path"] for row in plan for turn in json.loads(row.spec)["turns"]]
+    assert len(used) == len(set(used))
+    assert [row.id for row in plan] == [row.id for row in assembled(tmp_path).plan(seed=1)]
+    assert [row.id for row in plan] != [row.id for row in assembled(tmp_path).plan(seed=2)]
+    assert len(assembled(tmp_path, recordings={"train": 2}).plan(seed=1)) == 2
+
+
+def test_assembling_needs_one_utterance_with_a_speaker_per_file(tmp_path: Path) -> None:
+    tone(tmp_path / "raw" / "a.wav")
+    with pytest.raises(DataError, match=r"a\.wav cannot be assembled: expected one utterance with a speaker"):
+        AssembledCorpus(of=(FolderCorpus(path=tmp_path / "raw"),)).plan(seed=0)
