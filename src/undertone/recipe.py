@@ -6,23 +6,41 @@ their own, or leave the path anywhere. Nothing here is science: a step names its
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Callable, Sequence
+import os
+import platform
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from undertone import tables
+from rich.console import Console
+
+from undertone import __version__, audio, settings, tables
 from undertone.corpora.plan import Planned, speakers_on_both_sides
 from undertone.corpora.stage import Deduplicate, ReadCorpus
-from undertone.errors import ConfigError
+from undertone.errors import ConfigError, DataError, DependencyError
+from undertone.evaluate import study_table
+from undertone.evaluate.majority import majority_answers
 from undertone.execute import StageReport, run_stage, write_rows
+from undertone.execute.artefact import artefact_digest
+from undertone.execute.pool import run_units
 from undertone.execute.run import Progress
 from undertone.label.protocol import LABELLERS
-from undertone.records import Clip, QAPair, Recording, Segment, content_hash
+from undertone.label.stage import labelled
+from undertone.model.encode import EncodeStage
+from undertone.model.examples import System, build_examples
+from undertone.progress import shown
+from undertone.records import Answer, Clip, Example, QAPair, Recording, Segment, Verdict, content_hash
 from undertone.stages import Stage
 from undertone.study import Study
 from undertone.tables import Fingerprint, Table
+from undertone.train.job import Frames, TrainJob, slug, steps_done, train_one
 
 
 @dataclass(kw_only=True)
@@ -33,9 +51,10 @@ class Run:
         study: What to do.
         out: The run's folder.
         workers: Processes.
-        limit: At most so many recordings of each corpus.
-        redo: Tables to start over, by folder ("generate/cpqa", or "generate" for all of them) and all that come after are begun anew
-            by themselves only where their input changed; so name them too, or use another folder.
+        limit: At most so many recordings of each split of each corpus.
+        row_limit: At most so many rows of each stage's input.
+        redo: Folders to start over ("generate/cpqa", or "generate" for all in it). What comes after them is begun anew by itself
+            where it may: a table that was made from another version of its input is refused, so name it too.
         say: Prints one line.
         progress: Told how far a stage is.
     """
@@ -44,6 +63,7 @@ class Run:
     out: Path
     workers: int = 1
     limit: int | None = None
+    row_limit: int | None = None
     redo: tuple[str, ...] = ()
     say: Callable[[str], None] = print
     progress: Progress | None = None
@@ -61,7 +81,7 @@ class Run:
         """Whether --redo names this table or a folder above it."""
         return any(name == one or name.startswith(one.rstrip("/") + "/") for one in self.redo)
 
-    def stage(self, stage: Stage[Any, Any], sources: Sequence[str], out: str, *, sides: dict[str, str] | None = None, workers: int = 0) -> StageReport:
+    def stage(self, stage: Stage[Any, Any], sources: Sequence[str], out: str, *, sides: dict[str, str] | None = None) -> StageReport:
         """Run one stage between tables of this run and print its accounting."""
         report = run_stage(
             stage,
@@ -69,7 +89,8 @@ class Run:
             self.path(out),
             sides={name: self.path(one) for name, one in (sides or {}).items()},
             seed=self.study.seed,
-            workers=workers or self.workers,
+            workers=self.workers,
+            limit=self.row_limit,
             redo=self.again(out),
             max_failed_share=self.study.max_failed_share,
             progress=self.progress,
@@ -85,6 +106,68 @@ class Run:
     def fingerprint(self, stage: str, config: dict[str, Any], inputs: dict[str, str], *, version: str = "1") -> Fingerprint:
         """The fingerprint of something that this run writes without a stage."""
         return Fingerprint(stage=stage, version=version, seed=self.study.seed, config=config, inputs=inputs)
+
+
+@contextmanager
+def running(
+    study: Study,
+    out: Path,
+    *,
+    workers: int,
+    redo: tuple[str, ...] = (),
+    limit: int | None = None,
+    row_limit: int | None = None,
+    command: Sequence[str] = (),
+) -> Iterator[Run]:
+    """A run with its progress on the terminal; run.json tells what made the folder, from the first step on."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    with shown(console) as progress:
+        made = Run(
+            study=study, out=out, workers=workers, limit=limit, row_limit=row_limit, redo=redo, say=console.print, progress=progress
+        )
+        if not (out / RUN_FILE).exists():
+            _record(made, command)
+        yield made
+        _record(made, command)
+
+
+RUN_FILE = "run.json"
+_PACKAGES = ("numpy", "onnxruntime", "polars", "pyarrow", "pydantic", "scikit-learn", "soundfile", "soxr", "torch", "transformers")
+
+
+def _record(run: Run, command: Sequence[str]) -> None:
+    facts = {
+        "study": run.study.model_dump(mode="json"),
+        "command": shlex.join(["undertone", *command[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": run.study.seed,
+        "undertone": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "packages": {name: version for name in _PACKAGES if (version := _version_of(name))},
+    }
+    tables.write_bytes(run.out / RUN_FILE, json.dumps(facts, indent=1).encode())
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def recorded_study(out: Path, overrides: Sequence[str] = ()) -> Study:
+    """The study that a run's folder was made with, with settings of the command line over it.
+
+    Raises:
+        DataError: The folder is no run's.
+        ConfigError: A setting is wrong.
+    """
+    file = out / RUN_FILE
+    if not file.is_file():
+        raise DataError(f"{out} is not a run's folder (no {RUN_FILE}). Begin with: undertone label FOLDER --out {out}")
+    content = json.loads(file.read_text(encoding="utf-8"))["study"]
+    return settings.validated(Study, settings.override(content, overrides), where=str(file))
 
 
 def corpora(run: Run) -> None:
@@ -139,7 +222,7 @@ def label(run: Run) -> None:
 
 
 def _check_heard(run: Run) -> None:
-    heard = heard_speakers(run.study)
+    heard = frozenset(one for name in run.study.label.labellers for one in LABELLERS.get(name).heard_speakers)
     tested = {one for row in run.table("corpus", Recording).rows() if row.split == "test" for one in row.speakers}
     both = sorted(heard & tested)
     if not both:
@@ -148,11 +231,6 @@ def _check_heard(run: Run) -> None:
     if not run.study.allow_heard_test_speakers:
         raise ConfigError(f"{message}. Hold out other speakers, use another labeller, or set allow_heard_test_speakers: true")
     run.say(f"WARNING: {message}")
-
-
-def heard_speakers(study: Study) -> frozenset[str]:
-    """Speakers that the study's labellers say they were trained on."""
-    return frozenset(one for name in study.label.labellers for one in LABELLERS.get(name).heard_speakers)
 
 
 def condense(run: Run) -> None:
@@ -180,7 +258,137 @@ def generate(run: Run) -> None:
     run.stage(made.checks, ["generate/pqa_star", "generate/cpqa"], PAIR_TABLES[1], sides={"clips": "condense"})
 
 
-# TRAIN EVALUATE REPORT
+CLIP_TABLES = ("references", "condense")
+FEATURES = "train/features"
+
+
+def train(run: Run, only: Sequence[str] = ()) -> None:
+    """Encode all clips once, then train every system that has weights of its own into train/SYSTEM/.
+
+    Args:
+        run: The run.
+        only: Names of systems; all if empty.
+
+    Raises:
+        ConfigError: A name in `only` is no system that trains.
+    """
+    need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="training")
+    names = _trained(run, only)
+    run.stage(EncodeStage(encoder=run.study.model.encoder, max_audio_s=run.study.model.max_audio_s), CLIP_TABLES, FEATURES)
+    job = TrainJob(
+        pairs=tuple(run.path(name) for name in PAIR_TABLES),
+        clips=tuple(run.path(name) for name in CLIP_TABLES),
+        label=run.path("label"),
+        features=run.path(FEATURES),
+        out=run.path("train"),
+        systems=run.study.systems,
+        model=run.study.model,
+        train=run.study.train.model_copy(update={"seed": run.study.seed}),
+        seed=run.study.seed,
+        redo=tuple(name for name in names if run.again(f"train/{slug(name)}")),
+    )
+    run.say(f"train: {', '.join(names)}, {run.study.train.steps} steps each")
+    total = run.study.train.steps * len(names)
+    progress = run.progress
+    tick = (lambda: progress("train", min(total, steps_done(job.out, names)), total, 0)) if progress else (lambda: None)
+    run_units(train_one, job, names, workers=run.workers, told=lambda name: run.say(f"train/{slug(name)}: done"), tick=tick)
+
+
+def _trained(run: Run, only: Sequence[str]) -> list[str]:
+    trained = [one.name for one in run.study.systems if one.weights_of is None]
+    unknown = sorted(set(only) - set(trained))
+    if unknown:
+        raise ConfigError(f"--system {', '.join(unknown)}: expected some of {', '.join(trained)}")
+    return [name for name in trained if not only or name in only]
+
+
+def evaluate(run: Run) -> None:
+    """Ask every system and control the benchmark's questions, judge the answers, make the study table."""
+    need("torch", "transformers", extra="train", what="answering with trained systems")
+    run.stage(run.study.evaluate.benchmark, ["references"], "evaluate/benchmark")
+    pairs = list(run.table("evaluate/benchmark", QAPair).rows())
+    if not pairs:
+        raise DataError(
+            "the benchmark is empty: no recording of split test with human labels gave a question. Hold out speakers in the corpus' "
+            "settings (hold_out: {test_speakers: [...]}) and give emotions in its manifest"
+        )
+    answered = [_ask_system(run, system, pairs) for system in run.study.systems]
+    answered.append(_ask_majority(run, pairs))
+    run.stage(run.study.evaluate.judge, answered, "evaluate/verdicts", sides={"pairs": "evaluate/benchmark"})
+    verdicts = run.table("evaluate/verdicts", Verdict).rows()
+    table = study_table.build(verdicts, pairs, resamples=run.study.evaluate.resamples, seed=run.study.seed)
+    tables.write_bytes(run.path("evaluate/study.json"), table.to_json().encode())
+    run.say(table.plain_text(width=100))
+
+
+def _ask_system(run: Run, system: System, pairs: Sequence[QAPair]) -> str:
+    """Write a system's examples and let its checkpoint answer them; the name of the answers' table."""
+    from undertone.evaluate.answer import AnswerStage  # torch
+
+    features = Frames(run.path(FEATURES), max_audio_s=run.study.model.max_audio_s)
+    checkpoint = run.path(f"train/{slug(system.checkpoint)}")
+    digest = artefact_digest(checkpoint, made_by=f"undertone train {run.out} --system {shlex.quote(system.checkpoint)}")
+    clips = {clip.id: clip for clip in run.table("references", Clip).rows()}
+    shown = build_examples(pairs, clips, predicted_segments(run), system, phase="inference", metadata=run.study.model.metadata)
+    examples, answers = f"evaluate/examples/{slug(system.name)}", f"evaluate/answers/{slug(system.name)}"
+    inputs = {"pairs": run.table("evaluate/benchmark", QAPair).digest, "label": run.table("label", Segment).digest}
+    made = run.fingerprint("examples", {"system": system.model_dump(mode="json")}, inputs)
+    write_rows(run.path(examples), shown, record=Example, fingerprint=made, parts=4, smallest=64, redo=run.again("evaluate"))
+    stage = AnswerStage(
+        checkpoint=checkpoint,
+        checkpoint_digest=digest,
+        features=features.cache.folder.parent,
+        encoder=features.encoder,
+        max_audio_s=run.study.model.max_audio_s,
+        max_new_tokens=run.study.evaluate.max_new_tokens,
+    )
+    run.stage(stage, [examples], answers)
+    return answers
+
+
+def _ask_majority(run: Run, pairs: Sequence[QAPair]) -> str:
+    name = "evaluate/answers/majority-answer"
+    rows = majority_answers(training_pairs(run), pairs)
+    inputs = {one: run.table(one, QAPair).digest for one in (*PAIR_TABLES, "evaluate/benchmark")}
+    made = run.fingerprint("majority", {}, inputs)
+    run.told(write_rows(run.path(name), rows, record=Answer, fingerprint=made, redo=run.again(name)), name)
+    return name
+
+
+def report(run: Run) -> Path:
+    """Draw report/index.html from the run's tables, and the data set's card beside it."""
+    from undertone.report.gather import gather  # matplotlib: only where something is drawn
+
+    page = gather(run.out, run.study)
+    run.say(f"report: {page}")
+    return page
+
+
+def everything(run: Run) -> None:
+    """The whole path."""
+    need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="training")
+    for step in (corpora, label, condense, generate, train, evaluate, report):
+        run.say(f"\n== {step.__name__}")
+        step(run)
+
+
+def ask(checkpoint: Path, file: Path, question: str) -> str:
+    """Answer one question about one audio file; the file is labelled first where the checkpoint's prompts hold predicted labels."""
+    need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="asking a checkpoint")
+    from undertone.model.ask import ask as answer  # torch
+    from undertone.model.ask import shows_metadata
+
+    predicted: tuple[Segment, ...] = ()
+    if shows_metadata(checkpoint):
+        predicted = labelled(file)
+    return answer(checkpoint, audio.load(file, rate_hz=16_000), question, predicted)
+
+
+def need(*packages: str, extra: str, what: str) -> None:
+    """Raise DependencyError unless packages are installed, before any work is done."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DependencyError(f'{what} needs {", ".join(missing)}: pip install "undertone[{extra}]"')
 
 
 def all_clips(run: Run) -> dict[str, Clip]:

@@ -42,7 +42,7 @@ def override(content: Mapping[str, Any], settings: Sequence[str]) -> dict[str, A
     Raises:
         ConfigError: A setting has no "=", or its path leads through something that is no mapping or list.
     """
-    made = _copied(content)
+    made: dict[str, Any] = _copied(content)
     for setting in settings:
         path, sign, text = setting.partition("=")
         if not sign or not path:
@@ -100,11 +100,10 @@ def validated(model: type[M], content: Mapping[str, Any], *, where: str) -> M:
 
 
 def _problem(model: type[BaseModel], error: Any) -> str:
-    # Discriminator tags ("folder") stand in the location of a union's error although they are no keys of the file.
-    location = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    location, beside = _walked(model, error["loc"])
     path = ".".join(map(str, location))
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _keys_beside(model, location[:-1]), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(location[-1]), beside, n=1, cutoff=0.5)
         return f"{path}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
     if error["type"] == "missing":
         return f"{path}: missing"
@@ -113,13 +112,22 @@ def _problem(model: type[BaseModel], error: Any) -> str:
     return f"{path}: got {given!r}, {message}" if not isinstance(given, BaseModel | Mapping) else f"{path or 'study'}: {message}"
 
 
-def _keys_beside(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    """Field names of the model at a location; of all models it could be where there is a choice."""
-    models: list[type[BaseModel]] = [model]
-    for part in location:
+def _walked(model: type[BaseModel], location: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """An error's location as the file has it, and the names of the fields beside its last key.
+
+    pydantic puts the tag of a union's member ("folder") into the location although the file has no such key; it is left out.
+    """
+    models, path, beside = [model], [], list(model.model_fields)
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
         stepped = [step for one in models if part in one.model_fields for step in _models_in(one.model_fields[part].annotation)]
+        is_key = isinstance(part, int) or last or any(part in one.model_fields for one in models)
+        if not is_key and len(models) > 1:
+            continue
+        path.append(part)
+        beside = [name for one in models for name in one.model_fields]
         models = stepped or models
-    return [name for one in models for name in one.model_fields]
+    return path, beside
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

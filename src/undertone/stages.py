@@ -61,7 +61,7 @@ class Context:
 
     out_dir: Path
     seed: int
-    sides: Mapping[str, Table]
+    sides: Mapping[str, Table[Any]]
 
 
 class Stage(BaseModel, Generic[In, Out]):

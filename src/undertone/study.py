@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from undertone.condense.consistency import Consistency
 from undertone.condense.occurrence import Occurrence
 from undertone.corpora.stage import Corpus
 from undertone.errors import ConfigError
+from undertone.evaluate.stage import JudgeStage
 from undertone.generate.stage import CheckStage, GenerateStage
 from undertone.label.stage import LabelStage
 from undertone.model.config import SpeechLLMConfig
@@ -66,6 +68,7 @@ class Evaluate(Section):
     """The benchmark's questions, and the statistics of the study table."""
 
     benchmark: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",))
+    judge: JudgeStage = JudgeStage()
     resamples: int = Field(default=2000, ge=100)
     max_new_tokens: int = Field(default=40, ge=1)
 
@@ -122,6 +125,17 @@ def load_study(which: str, overrides: Sequence[str] = ()) -> Study:
     else:
         content = settings.read_yaml(Path(which))
     return settings.validated(Study, settings.override(content, overrides), where=Path(which).name)
+
+
+def study_of_folder(folder: Path, overrides: Sequence[str] = ()) -> Study:
+    """The study of one folder of audio with default settings.
+
+    Raises:
+        ConfigError: A setting of the command line is wrong.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", folder.resolve().name).lstrip("-._") or "speech"
+    content = {"name": name, "corpora": [{"kind": "folder", "path": str(folder)}]}
+    return settings.validated(Study, settings.override(content, overrides), where=f"the study of {folder}")
 
 
 def shipped_studies() -> list[str]:

@@ -22,7 +22,26 @@ from undertone.records import EMOTIONS, Clip, Segment
 
 GENDERS = ("female", "male")
 TRAIN = [template_pattern(one) for form in FORMS.values() for one in (*form.train, *form.template)]
-VOCABULARY = ("the", "my", "old", "boat", "sat", "by", "a", "dog", "and", "label", "happy", "woman", "ran", "there", "I", "seven,", "Lo.", "-")
+VOCABULARY = (
+    "the",
+    "my",
+    "old",
+    "boat",
+    "sat",
+    "by",
+    "a",
+    "dog",
+    "and",
+    "label",
+    "happy",
+    "woman",
+    "ran",
+    "there",
+    "I",
+    "seven,",
+    "Lo.",
+    "-",
+)
 
 
 def talk(seed: int, lines: int, speakers: int) -> Clip:
@@ -32,7 +51,9 @@ def talk(seed: int, lines: int, speakers: int) -> Clip:
     for turn in conversation(rng, lines=lines, speakers=speakers):
         start_ms = made[-1].end_ms + 300 if made else 0
         gender = GENDERS[(turn.speaker_index + seed) % 2]
-        made.append(segment(turn.line.text, start_ms, turn.emotion, gender, arousal=float(rng.random()), speaker=f"s{turn.speaker_index}"))
+        made.append(
+            segment(turn.line.text, start_ms, turn.emotion, gender, arousal=float(rng.random()), speaker=f"s{turn.speaker_index}")
+        )
     return clip(*made).model_copy(update={"recording_id": f"{seed:016x}"})
 
 
@@ -114,12 +135,12 @@ def test_evidence_holds_all_words_in_order(about: Clip) -> None:
 
 
 @given(talks | babble(), st.integers(0, 99))
-def test_an_anchor_stands_in_its_segment_and_no_other(about: Clip, seed: int) -> None:
+def test_an_anchor_leads_to_its_segment_and_no_other(about: Clip, seed: int) -> None:
     for index in range(len(about.segments)):
         for anchor in askable.anchors(about, index):
             head = tokens(anchor.text)[-1]
             holds = [at for at, one in enumerate(about.segments) if head in tokens(one.transcript or "")]
-            assert holds == [index]
+            assert {"": holds, "first": holds[:1], "last": holds[-1:]}[anchor.time] == [index]
 
 
 def test_the_prevailing_emotion_alone_answers_at_most_half_of_the_questions_in_context() -> None:

@@ -20,7 +20,7 @@ from undertone.label.protocol import LABELLERS, Category, Labeller, Scalar, Valu
 from undertone.records import Label
 
 RATE = 16_000
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def voice(hz: np.ndarray, *, gain: np.ndarray | float = 1.0) -> Wave:
@@ -153,7 +153,7 @@ def test_a_function_becomes_a_labeller():
     assert [one.reason for one in made.label(wave_of(49), start_ms=0)] == ["too_short"] * 3
     assert [one.reason for one in made.label(wave_of(2001), start_ms=0)] == ["too_long"] * 3
     assert made.label(wave_of(1000, 8000), start_ms=0)[0].number == 32_000  # resampled to the declared rate
-    with pytest.raises(ConfigError, match="does not take this configuration.*'wrong'"):
+    with pytest.raises(ConfigError, match=r"does not take this configuration.*'wrong'"):
         LABELLERS.get("test-labeller", {"wrong": 1})
     with pytest.raises(ConfigError, match="registered twice"):
         labeller("test-labeller", version="1", emits=[])(measure)

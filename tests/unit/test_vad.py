@@ -15,7 +15,7 @@ from undertone.label import vad
 from undertone.label.vad import Region
 
 RATE = 16_000
-MEETINGS = Path("/work/shared/data/meetings")
+MEETINGS = Path(__file__).resolve().parents[3] / "shared" / "data" / "meetings"
 HAS_SILERO = importlib.util.find_spec("silero_vad") is not None
 METHODS = ["energy", pytest.param("silero", marks=pytest.mark.skipif(not HAS_SILERO, reason="silero-vad is not installed"))]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from undertone.errors import DataError
 from undertone.records import EMOTIONS, Emotion
 
@@ -35,4 +33,4 @@ def to_emotion(word: str) -> Emotion:
             f"emotion {word!r} is not one that Undertone knows; expected one of {', '.join(EMOTIONS)} or a corpus' word for them "
             "(undertone.corpora.emotions.FROM_CORPUS). Map it in the manifest, or pass emotions: {word: ours} in the corpus' settings"
         )
-    return cast(Emotion, found)
+    return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from undertone import tables
+from undertone.errors import DataError
 from undertone.tables import Fingerprint
 
 
@@ -70,3 +71,19 @@ def files_digest(folder: Path) -> str:
             continue
         digest.update(relative.as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def artefact_digest(folder: Path, *, made_by: str) -> str:
+    """The digest of a finished artefact.
+
+    Args:
+        folder: The artefact.
+        made_by: The command that makes it, for the message.
+
+    Raises:
+        DataError: It is not finished.
+    """
+    marker = folder / "_done.json"
+    if not marker.exists():
+        raise DataError(f"{folder} is not there or not finished; make it with: {made_by}")
+    return Artefact.model_validate_json(marker.read_text()).digest

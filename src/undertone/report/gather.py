@@ -1,0 +1,166 @@
+"""From a run's folder to the report: whatever tables are there are shown, a run may have stopped anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from undertone import tables
+from undertone.condense.occurrence import emotion_shares
+from undertone.evaluate.labeller_report import labeller_report
+from undertone.evaluate.study_table import StudyTable
+from undertone.label.protocol import LABELLERS
+from undertone.records import Answer, Clip, QAPair, Record, Recording, Segment, Verdict
+from undertone.report.build import build
+from undertone.report.cards import CardFacts, dataset_card
+from undertone.report.choose import choose_clips
+from undertone.report.inputs import ClipView, FunnelStep, LossCurve, ReportInputs, RunFacts, SourceRow
+from undertone.study import Study
+from undertone.tables import Table
+
+R = TypeVar("R", bound=Record)
+_MS_PER_HOUR = 3_600_000
+_FUNNEL: tuple[tuple[str, str, type[Segment] | type[Clip]], ...] = (
+    ("label", "label", Segment),
+    ("consistency", "condense/consistency", Segment),
+    ("clips", "condense/clips", Clip),
+    ("occurrence", "condense/occurrence", Clip),
+    ("balance", "condense", Clip),
+)
+
+
+def gather(out: Path, study: Study) -> Path:
+    """Write report/index.html (and report/DATASET.md where pairs were generated) of a run.
+
+    Args:
+        out: The run's folder.
+        study: The run's study.
+
+    Returns:
+        The page.
+    """
+    facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    recordings = list(_rows(out / "corpus", Recording))
+    segments = list(_rows(out / "label", Segment))
+    heard = frozenset(one for name in study.label.labellers for one in LABELLERS.get(name).heard_speakers)
+    referenced = any(row.references for row in recordings)
+    study_file = out / "evaluate" / "study.json"
+    inputs = ReportInputs(
+        run=RunFacts(
+            name=study.name,
+            created=facts["created"],
+            seed=study.seed,
+            code_version=facts["undertone"],
+            command=facts["command"],
+            machine=facts["machine"],
+            packages=facts["packages"],
+        ),
+        study=StudyTable.from_json(study_file.read_text(encoding="utf-8")) if study_file.is_file() else None,
+        labeller=labeller_report(recordings, segments, heard=heard) if referenced and segments else None,
+        labeller_card=_card(study, out / "report"),
+        funnel=tuple(_funnel(out)),
+        losses=tuple(_losses(out / "train")),
+        clips=_clips(out, segments, study.seed),
+        notes=() if study.evaluate.judge.judge.kind == "reference" else (f"Answers were scored by {study.evaluate.judge.judge.name}.",),
+        sources=tuple(_sources(recordings, study)),
+    )
+    page = build(inputs, out / "report")
+    _write_card(out, inputs)
+    return page
+
+
+def _table(path: Path, record: type[R]) -> Table[R] | None:
+    return tables.open_table(path, record) if (path / "_done.json").exists() else None
+
+
+def _rows(path: Path, record: type[R]) -> Iterable[R]:
+    table = _table(path, record)
+    return table.rows() if table else ()
+
+
+def _card(study: Study, page: Path) -> str | None:
+    """The labeller's model card as a link from the page; None where no labeller has one."""
+    cards = [card for name in study.label.labellers if (card := LABELLERS.get(name).card)]
+    return os.path.relpath(cards[0], page) if cards else None
+
+
+def _funnel(out: Path) -> Iterable[FunnelStep]:
+    for name, folder, record in _FUNNEL:
+        table: Table[Any] | None = _table(out / folder, record)
+        if table is None:
+            continue
+        counts = table.done.counts
+        hours: Counter[str] = Counter()
+        total = 0
+        for row in table.rows():
+            total += row.duration_ms
+            for emotion, share in _shares(row).items():
+                hours[emotion] += share * row.duration_ms / _MS_PER_HOUR
+        yield FunnelStep(
+            name=name,
+            unit="recordings" if name == "label" else "segments" if name in ("consistency", "clips") else "clips",
+            rows_in=counts.inputs,
+            kept=counts.kept,
+            dropped={reason: count for reason, count in counts.reasons.items() if reason != "error"},
+            failed=counts.failed,
+            hours=total / _MS_PER_HOUR,
+            emotion_hours=dict(sorted(hours.items())),
+        )
+
+
+def _shares(row: Segment | Clip) -> dict[str, float]:
+    if isinstance(row, Clip):
+        return emotion_shares(row)
+    spans: Counter[str] = Counter()
+    for label in row.of("emotion"):
+        if label.category is not None:
+            spans[label.category] += label.end_ms - label.start_ms
+    return {emotion: length / spans.total() for emotion, length in spans.items()}
+
+
+def _losses(train: Path) -> Iterable[LossCurve]:
+    for file in sorted(train.glob("*/losses.jsonl")):
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        yield LossCurve(system=file.parent.name, points=tuple((line["step"], line["loss"]) for line in lines))
+
+
+def _clips(out: Path, segments: Sequence[Segment], seed: int) -> tuple[ClipView, ...]:
+    answers = [row for folder in sorted((out / "evaluate" / "answers").glob("*")) for row in _rows(folder, Answer)]
+    return choose_clips(
+        pairs=_rows(out / "evaluate" / "benchmark", QAPair),
+        clips=_rows(out / "references", Clip),
+        predicted=segments,
+        answers=answers,
+        verdicts=_rows(out / "evaluate" / "verdicts", Verdict),
+        seed=seed,
+    )
+
+
+def _sources(recordings: Sequence[Recording], study: Study) -> Iterable[SourceRow]:
+    seen: dict[tuple[str, str], list[Recording]] = {}
+    for row in recordings:
+        seen.setdefault((row.source, row.licence or "not stated"), []).append(row)
+    for (source, licence), rows in sorted(seen.items()):
+        hours = sum(row.duration_ms for row in rows) / _MS_PER_HOUR
+        splits = ", ".join(sorted({row.split or "none" for row in rows}))
+        yield SourceRow(name=source, licence=licence, used_for=f"speech ({splits})", recordings=len(rows), hours=hours)
+    for name in study.label.labellers:
+        weights = LABELLERS.get(name).licence
+        if weights:
+            yield SourceRow(name=name, licence=weights, used_for="labels")
+
+
+def _write_card(out: Path, inputs: ReportInputs) -> None:
+    folders = [out / "generate" / name for name in ("base", "contextual")]
+    found = [table for folder in folders if (table := _table(folder, QAPair))]
+    if not found or not inputs.sources:
+        return
+    losses = [loss for table in found for loss in (*table.dropped(), *table.failed())]
+    facts = CardFacts.count((pair for table in found for pair in table.rows()), losses)
+    run = inputs.run
+    text = dataset_card(facts, name=run.name, created=run.created, code_version=run.code_version, seed=run.seed, sources=inputs.sources)
+    tables.write_bytes(out / "report" / "DATASET.md", text.encode())

@@ -1,0 +1,115 @@
+"""Study files: all problems at once, with suggestions; settings of the command line; shipped studies load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from undertone import settings
+from undertone.errors import ConfigError
+from undertone.study import Study, load_study, shipped_studies, shipped_text, study_of_folder
+
+BASE = {"name": "s", "corpora": [{"kind": "demo"}]}
+
+
+def load(content: dict[str, object]) -> Study:
+    return settings.validated(Study, content, where="study.yaml")
+
+
+def test_every_shipped_study_loads_and_survives_its_own_yaml() -> None:
+    names = shipped_studies()
+    assert names == ["acted", "demo"]
+    for name in names:
+        study = load_study(name)
+        assert load(yaml.safe_load(yaml.safe_dump(study.model_dump(mode="json")))) == study
+        assert load(yaml.safe_load(shipped_text(name))) == study
+        assert [system.name for system in study.systems][:5] == ["S10", "S20", "S30", "S31", "S32"]
+
+
+def test_all_problems_at_once_with_suggestions() -> None:
+    content = {
+        **BASE,
+        "sed": 3,
+        "condense": {"consistency": {"positive_mim": 0.6}},
+        "label": {"max_segment_ms": -5},
+        "train": {"steps": 0, "batchsize": 3},
+        "generate": {"cpqa": {"pair_per_kind": 1}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        load(content)
+    text = str(caught.value)
+    assert text.startswith("study.yaml has 6 problems: ")
+    for part in (
+        "sed: unknown key, did you mean 'seed'?",
+        "condense.consistency.positive_mim: unknown key, did you mean 'positive_min'?",
+        "label.max_segment_ms: got -5, expected greater than or equal to 1000",
+        "train.steps: got 0, expected greater than or equal to 1",
+        "train.batchsize: unknown key, did you mean 'batch_size'?",
+        "generate.cpqa.pair_per_kind: unknown key, did you mean 'pairs_per_kind'?",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"corpora": []}, "corpora: "),
+        ({"corpora": [{"kind": "folders", "path": "x"}]}, "corpora.0"),
+        ({"corpora": [{"kind": "folder"}]}, "corpora.0.path: missing"),
+        ({"corpora": [{"kind": "folder", "path": "x", "manifst": "m"}]}, "corpora.0.manifst: unknown key, did you mean 'manifest'?"),
+        ({"corpora": [{"kind": "demo"}, {"kind": "demo"}]}, "the name 'demo' stands twice"),
+        ({"name": "a/b"}, "name: got 'a/b'"),
+        ({"systems": [{"name": "S31", "data": ["asr"], "weights_of": "S30"}]}, "S31 uses the weights of 'S30'; trained are"),
+        ({"systems": [{"name": "S10", "data": ["asr", "tts"]}]}, "systems.0.data.1: got 'tts'"),
+        ({"model": {"encoder": {"name": "a", "config": {"model_type": "whisper"}}}}, "give either name or config"),
+        ({"generate": {"cpqa": {"generator": "llm"}}}, "generator 'llm' needs endpoint and model"),
+        ({"generate": {"cpqa": {"strategy": "pqa"}}}, "generate.cpqa.strategy is 'pqa', expected 'cpqa'"),
+        ({"generate": {"checks": {"enabled": ["leak"]}}}, "no check 'leak'; expected some of"),
+    ],
+)
+def test_wrong_values_say_where_and_what(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({**BASE, **change})
+    assert message in str(caught.value)
+
+
+def test_settings_of_the_command_line_are_yaml_and_reach_into_lists() -> None:
+    made = settings.override(BASE, ["train.steps=7", "corpora.0.train=3", "label.labellers=[prosody]", "label.vad=silero"])
+    study = load(made)
+    assert (study.train.steps, study.corpora[0].train, study.label.labellers) == (7, 3, ("prosody",))  # type: ignore[union-attr]
+    assert BASE == {"name": "s", "corpora": [{"kind": "demo"}]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.steps", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("name.first=3", "name has no key 'first'"),
+        ("corpora.4.train=1", "corpora has no key '4'"),
+        ("train.steps=[", "the value is not YAML"),
+    ],
+)
+def test_bad_settings_say_what_is_wrong(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        settings.override(BASE, [setting])
+
+
+def test_missing_broken_and_odd_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist. Start from a shipped one: undertone run --show demo"):
+        load_study(str(tmp_path / "none.yaml"))
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_study(str(tmp_path / "broken.yaml"))
+    (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    with pytest.raises(ConfigError, match="holds a list, expected keys and values"):
+        load_study(str(tmp_path / "list.yaml"))
+
+
+def test_a_folder_is_a_study(tmp_path: Path) -> None:
+    folder = tmp_path / "my speech!"
+    folder.mkdir()
+    study = study_of_folder(folder, ["seed=5"])
+    assert (study.name, study.seed, study.corpora[0].path) == ("my-speech-", 5, folder)  # type: ignore[union-attr]
