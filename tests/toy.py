@@ -19,7 +19,10 @@ from undertone.tables import Fingerprint
 
 
 def recordings(count: int) -> list[Recording]:
-    return [Recording(uri=f"{n}.wav", sha256=f"{n:016x}{n:048x}", rate_hz=16_000, samples=16_000 + n, source="toy") for n in range(count)]
+    return [
+        Recording(uri=f"{n}.wav", sha256=f"{n:016x}{n:048x}", rate_hz=16_000, samples=16_000 + n, source="toy")
+        for n in range(count)
+    ]
 
 
 def source(folder: Path, count: int, *, parts: int = 5) -> Path:

@@ -31,6 +31,7 @@ from undertone.execute import StageReport, run_stage, write_rows
 from undertone.execute.artefact import artefact_digest
 from undertone.execute.pool import run_units
 from undertone.execute.run import Progress
+from undertone.generate.stage import MergeStage
 from undertone.label.protocol import LABELLERS
 from undertone.label.stage import labelled
 from undertone.model.encode import EncodeStage
@@ -234,9 +235,10 @@ def _check_heard(run: Run) -> None:
 
 
 def condense(run: Run) -> None:
-    """Cut reference clips; filter predicted segments and the clips made of them into condense/."""
+    """Cut clips from references; filter predicted segments and the clips made of them into condense/."""
     steps = run.study.condense
-    run.stage(run.study.references, ["corpus"], "references")
+    run.stage(run.study.references.utterances, ["corpus"], "references/utterances")
+    run.stage(run.study.references.context, ["corpus"], "references")
     run.stage(steps.consistency, ["label"], "condense/consistency")
     run.stage(steps.clips, ["condense/consistency"], "condense/clips", sides={"recordings": "corpus"})
     run.stage(steps.occurrence, ["condense/clips"], "condense/occurrence")
@@ -244,21 +246,21 @@ def condense(run: Run) -> None:
 
 
 PAIR_TABLES = ("generate/base", "generate/contextual")
-"""Checked training pairs: of reference clips, and of condensed clips."""
+"""Checked training pairs: of reference utterances, and of condensed clips."""
 
 
 def generate(run: Run) -> None:
     """Write the training pairs of all sources and check them."""
     made = run.study.generate
-    run.stage(made.asr, ["references"], "generate/asr")
-    run.stage(made.pqa, ["references"], "generate/pqa")
+    run.stage(made.asr, ["references/utterances"], "generate/asr")
+    run.stage(made.pqa, ["references/utterances"], "generate/pqa")
     run.stage(made.pqa_star, ["condense"], "generate/pqa_star")
     run.stage(made.cpqa, ["condense"], "generate/cpqa")
-    run.stage(made.checks, ["generate/asr", "generate/pqa"], PAIR_TABLES[0], sides={"clips": "references"})
+    run.stage(made.checks, ["generate/asr", "generate/pqa"], PAIR_TABLES[0], sides={"clips": "references/utterances"})
     run.stage(made.checks, ["generate/pqa_star", "generate/cpqa"], PAIR_TABLES[1], sides={"clips": "condense"})
 
 
-CLIP_TABLES = ("references", "condense")
+CLIP_TABLES = ("condense", "references/utterances", "references")
 FEATURES = "train/features"
 
 
@@ -305,7 +307,9 @@ def _trained(run: Run, only: Sequence[str]) -> list[str]:
 def evaluate(run: Run) -> None:
     """Ask every system and control the benchmark's questions, judge the answers, make the study table."""
     need("torch", "transformers", extra="train", what="answering with trained systems")
-    run.stage(run.study.evaluate.benchmark, ["references"], "evaluate/benchmark")
+    run.stage(run.study.evaluate.direct, ["references/utterances"], "evaluate/benchmark/direct")
+    run.stage(run.study.evaluate.context, ["references"], "evaluate/benchmark/context")
+    run.stage(MergeStage(), ["evaluate/benchmark/direct", "evaluate/benchmark/context"], "evaluate/benchmark")
     pairs = list(run.table("evaluate/benchmark", QAPair).rows())
     if not pairs:
         raise DataError(
@@ -328,8 +332,7 @@ def _ask_system(run: Run, system: System, pairs: Sequence[QAPair]) -> str:
     features = Frames(run.path(FEATURES), max_audio_s=run.study.model.max_audio_s)
     checkpoint = run.path(f"train/{slug(system.checkpoint)}")
     digest = artefact_digest(checkpoint, made_by=f"undertone train {run.out} --system {shlex.quote(system.checkpoint)}")
-    clips = {clip.id: clip for clip in run.table("references", Clip).rows()}
-    shown = build_examples(pairs, clips, predicted_segments(run), system, phase="inference", metadata=run.study.model.metadata)
+    shown = build_examples(pairs, all_clips(run), predicted_segments(run), system, phase="inference", metadata=run.study.model.metadata)
     examples, answers = f"evaluate/examples/{slug(system.name)}", f"evaluate/answers/{slug(system.name)}"
     inputs = {"pairs": run.table("evaluate/benchmark", QAPair).digest, "label": run.table("label", Segment).digest}
     made = run.fingerprint("examples", {"system": system.model_dump(mode="json")}, inputs)
@@ -392,8 +395,8 @@ def need(*packages: str, extra: str, what: str) -> None:
 
 
 def all_clips(run: Run) -> dict[str, Clip]:
-    """Reference and condensed clips by id."""
-    return {clip.id: clip for name in ("condense", "references") for clip in run.table(name, Clip).rows()}
+    """All clips by id; where a predicted and a reference clip have the same bounds, the reference."""
+    return {clip.id: clip for name in CLIP_TABLES for clip in run.table(name, Clip).rows()}
 
 
 def training_pairs(run: Run) -> list[QAPair]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from undertone import settings
 from undertone.condense.balance import Balance
-from undertone.condense.clips import CutClips, CutReferences
+from undertone.condense.clips import ClipRule, CutClips, CutReferences
 from undertone.condense.consistency import Consistency
 from undertone.condense.occurrence import Occurrence
 from undertone.corpora.stage import Corpus
@@ -32,6 +32,13 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class References(Section):
+    """Clips of human references: single utterances, as conventional corpora have them, and clips with a context."""
+
+    utterances: CutReferences = CutReferences(rule=ClipRule(min_ms=500, max_ms=30_000, max_segments=1))
+    context: CutReferences = CutReferences()
+
+
 class Condense(Section):
     """The filters of condensation, in the order in which they run."""
 
@@ -42,7 +49,10 @@ class Condense(Section):
 
 
 class Generate(Section):
-    """The parts of the training mix. `asr` and `pqa` are asked of human-labelled clips, as in the paper; the others of condensed ones."""
+    """The parts of the training mix.
+
+    `asr` and `pqa` ask about single human-labelled utterances, as conventional corpora do; the others about condensed clips.
+    """
 
     asr: GenerateStage = GenerateStage(strategy="asr")
     pqa: GenerateStage = GenerateStage(strategy="pqa")
@@ -65,17 +75,22 @@ class Generate(Section):
 
 
 class Evaluate(Section):
-    """The benchmark's questions, and the statistics of the study table."""
+    """The benchmark's questions, the judge, and the statistics of the study table.
 
-    benchmark: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",))
+    `direct` asks about single utterances (like IEMOCAP's questions in the paper), `context` about clips with a context.
+    """
+
+    direct: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("DE", "DG"))
+    context: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("C", "CE", "CG"))
     judge: JudgeStage = JudgeStage()
     resamples: int = Field(default=2000, ge=100)
     max_new_tokens: int = Field(default=40, ge=1)
 
-    @field_validator("benchmark", mode="before")
+    @field_validator("direct", "context", mode="before")
     @classmethod
-    def _is_the_benchmark(cls, value: Any) -> Any:
-        return {"strategy": "benchmark", "splits": ("test",), **value} if isinstance(value, dict) else value
+    def _is_the_benchmark(cls, value: Any, info: Any) -> Any:
+        kinds = ("DE", "DG") if info.field_name == "direct" else ("C", "CE", "CG")
+        return {"strategy": "benchmark", "splits": ("test",), "kinds": kinds, **value} if isinstance(value, dict) else value
 
 
 class Study(Section):
@@ -88,7 +103,7 @@ class Study(Section):
     allow_heard_test_speakers: bool = False
     corpora: tuple[Corpus, ...] = Field(min_length=1)
     label: LabelStage = LabelStage()
-    references: CutReferences = CutReferences()
+    references: References = References()
     condense: Condense = Condense()
     generate: Generate = Generate()
     model: SpeechLLMConfig = SpeechLLMConfig()

@@ -390,5 +390,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def clear(folder: Path) -> None:
-    """Remove a table and all that goes with it."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a table and all that goes with it, but not the tables in folders below it."""
+    for child in folder.iterdir() if folder.is_dir() else ():
+        if child.is_dir() and any(child.rglob("_plan.json")):
+            continue
+        if child.is_dir():
+            shutil.rmtree(child)
+        else:
+            child.unlink()

@@ -23,7 +23,9 @@ from undertone.testing.fake_endpoint import FakeEndpoint, Fault, Say, Told
 CLIPS = [
     MIXED,
     spoken((DEMO[2], "angry", "female")).model_copy(update={"recording_id": "a" * 16}),
-    spoken(("Say the word gaze.", "sad", "male"), ("Say the word hall.", "angry", "female")).model_copy(update={"recording_id": "b" * 16}),
+    spoken(("Say the word gaze.", "sad", "male"), ("Say the word hall.", "angry", "female")).model_copy(
+        update={"recording_id": "b" * 16}
+    ),
     clip(segment("Hm", 0, None, None)).model_copy(update={"recording_id": "c" * 16}),
 ]
 
@@ -87,7 +89,8 @@ def llm(server: FakeEndpoint, **options: Any) -> LLMGenerator:
 
 
 @pytest.mark.parametrize(
-    "first", [Fault(status=429), Fault(status=500), "I think that", '{"pairs": [{"kind": "C"}]}', Say(refusal="no"), Say(text=GOOD[:20])]
+    "first",
+    [Fault(status=429), Fault(status=500), "I think that", '{"pairs": [{"kind": "C"}]}', Say(refusal="no"), Say(text=GOOD[:20])],
 )
 def test_one_bad_reply_is_asked_again(first: Told) -> None:
     with FakeEndpoint([first, GOOD]) as server:
@@ -117,6 +120,17 @@ def test_one_clip_that_fails_costs_no_other() -> None:
     with FakeEndpoint(reply) as server:
         made = llm(server).write_many(CLIPS, seed=0)
     assert [isinstance(one, ServiceError) for one in made] == [False, False, True, False]
+
+
+def test_each_clip_and_each_attempt_has_a_seed_of_its_own_and_the_same_again() -> None:
+    def seeds(seed: int) -> list[int]:
+        with FakeEndpoint(["nonsense", GOOD]) as server:
+            for one in CLIPS[:2]:
+                llm(server, concurrency=1).write(one, seed=seed)
+        return [one["seed"] for one in server.requests]
+
+    assert len(set(seeds(0))) == 3
+    assert seeds(0) == seeds(0) != seeds(1)
 
 
 def test_a_cached_run_asks_nobody(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ def labels(draw: st.DrawFn, *, labeller: str = "random@1") -> Label:
         case "emotion":
             scores = {name: draw(st.floats(0, 1)) for name in draw(st.sets(st.sampled_from(EMOTIONS), max_size=3))}
             chosen = draw(st.sampled_from(EMOTIONS))
-            return Label(attribute="emotion", category=chosen, distribution=scores or None, start_ms=start, end_ms=end, labeller=labeller)
+            return Label(
+                attribute="emotion", category=chosen, distribution=scores or None, start_ms=start, end_ms=end, labeller=labeller
+            )
         case "valence":
             return Label(attribute="valence", number=draw(st.floats(0, 1)), start_ms=start, end_ms=end, labeller=labeller)
         case _:

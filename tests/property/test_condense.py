@@ -79,7 +79,9 @@ def test_consistency_is_idempotent(run: list[Segment]) -> None:
 
 
 @given(timelines(max_size=20), st.integers(1_000, 20_000), st.integers(0, 3_000), st.randoms())
-def test_clips_hold_consecutive_segments_within_bounds_whatever_the_order(run: list[Segment], longest: int, gap: int, rng: random.Random) -> None:
+def test_clips_hold_consecutive_segments_within_bounds_whatever_the_order(
+    run: list[Segment], longest: int, gap: int, rng: random.Random
+) -> None:
     rule = ClipRule(min_ms=1, max_ms=longest, max_gap_ms=gap)
     joined = list(rule.join(run))
     assert [segment for clip in joined for segment in clip] == run
@@ -136,13 +138,23 @@ def recording(number: int, split: str, run: list[Segment]) -> Recording:
     key = f"{number:016x}"
     references = tuple(segment.model_copy(update={"recording_id": key}) for segment in run)
     return Recording.model_validate(
-        {"uri": "a.wav", "sha256": key + "0" * 48, "rate_hz": 16_000, "samples": 1_000_000, "source": "s", "split": split, "references": references}
+        {
+            "uri": "a.wav",
+            "sha256": key + "0" * 48,
+            "rate_hz": 16_000,
+            "samples": 1_000_000,
+            "source": "s",
+            "split": split,
+            "references": references,
+        }
     )
 
 
 def test_predicted_clips_are_of_the_training_split_only(tmp_path: Path) -> None:
     runs = [[one("sad", 0.2, start=at, end=at + 2_000) for at in range(0, 12_000, 2_500)] for _ in range(3)]
-    recordings = [recording(number, split, run) for number, (split, run) in enumerate(zip(["train", "test", "train"], runs, strict=True))]
+    recordings = [
+        recording(number, split, run) for number, (split, run) in enumerate(zip(["train", "test", "train"], runs, strict=True))
+    ]
     segments = [segment for row in recordings for segment in row.references]
     made = Fingerprint(stage="t", version="1", seed=0, config={}, inputs={})
     write_rows(tmp_path / "corpus", recordings, record=Recording, fingerprint=made)

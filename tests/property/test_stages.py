@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ from undertone import tables
 from undertone.errors import ConfigError, DataError, ResumeMismatch, TooManyFailures
 from undertone.execute import StageReport, run_stage
 from undertone.records import Recording, Segment
-from undertone.stages import outcomes_of
+from undertone.stages import Dropped, Kept, Outcome, outcomes_of
 
 
 def run(tmp: Path, *, count: int = 40, parts: int = 5, workers: int = 1, out: str = "out", **settings: object) -> StageReport:
@@ -61,7 +63,9 @@ def test_a_stage_that_loses_a_row_is_a_bug_and_is_said(tmp_path: Path) -> None:
 
 
 def test_too_many_failures_end_the_run_but_keep_the_table(tmp_path: Path) -> None:
-    with pytest.raises(TooManyFailures, match=r"5 of 40 rows failed, more than max_failed_share = 0\.1\. The first, .*: ValueError: row 6"):
+    with pytest.raises(
+        TooManyFailures, match=r"5 of 40 rows failed, more than max_failed_share = 0\.1\. The first, .*: ValueError: row 6"
+    ):
         run_stage(Cut(), [source(tmp_path / "in", 40)], tmp_path / "out", max_failed_share=0.1)
     assert len(tables.open_table(tmp_path / "out", Segment).failed()) == 5
 
@@ -102,7 +106,12 @@ def test_two_sources_are_read_one_after_the_other(tmp_path: Path) -> None:
 
 def test_a_killed_worker_costs_its_unit_only(tmp_path: Path) -> None:
     killed = run_stage(
-        Cut(kill_once=str(tmp_path / "killed")), [source(tmp_path / "in", 40)], tmp_path / "out", seed=3, workers=2, max_failed_share=1
+        Cut(kill_once=str(tmp_path / "killed")),
+        [source(tmp_path / "in", 40)],
+        tmp_path / "out",
+        seed=3,
+        workers=2,
+        max_failed_share=1,
     )
     assert (tmp_path / "killed").exists()
     assert killed.digest == run(tmp_path, out="whole").digest
@@ -122,7 +131,7 @@ def test_kill_nine_then_the_same_command_gives_the_unbroken_table(tmp_path: Path
         process.wait()
         tell_orphans(out)
     done_before = len(list(out.glob("part-*.parquet")))
-    assert 0 < done_before
+    assert done_before > 0
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
     table = tables.open_table(out, Segment)
     assert table.digest == whole.digest
@@ -163,3 +172,23 @@ def test_a_stage_is_opened_once_in_each_worker(tmp_path: Path) -> None:
     opened = tmp_path / "opened"
     run_stage(Cut(count_opens=str(opened)), [source(tmp_path / "in", 40, parts=8)], tmp_path / "out", workers=2)
     assert 1 <= len(opened.read_text().split()) <= 2
+
+
+class Half(Cut):
+    """Sees the whole table: keeps the rows whose number is at most half of the largest."""
+
+    name: ClassVar[str] = "half"
+    scope: ClassVar = "table"
+    writes: ClassVar[type[Recording]] = Recording
+
+    def process(self, rows: Sequence[Recording]) -> Sequence[Outcome[Recording]]:  # type: ignore[override]
+        largest = max((row.samples for row in rows), default=0)
+        return [Kept((row,)) if row.samples * 2 <= largest + 16_000 else Dropped("large") for row in rows]
+
+
+def test_a_table_scoped_stage_sees_all_rows_and_keeps_the_parts(tmp_path: Path) -> None:
+    whole = run_stage(Half(), [source(tmp_path / "one", 40, parts=1)], tmp_path / "a")
+    parts = run_stage(Half(), [source(tmp_path / "five", 40, parts=5)], tmp_path / "b")
+    assert (whole.parts, parts.parts) == (1, 5)
+    rows = [list(tables.open_table(report.folder, Recording).rows()) for report in (whole, parts)]
+    assert rows[0] == rows[1] == recordings(40)[:20]

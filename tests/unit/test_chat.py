@@ -113,7 +113,10 @@ def test_an_endpoint_without_json_schema_is_asked_in_words_and_remembered() -> N
 
 
 def test_a_bad_request_for_another_reason_stays_one() -> None:
-    with FakeEndpoint([Fault(status=400, message="prompt too long")]) as server, pytest.raises(ServiceError, match="prompt too long"):
+    with (
+        FakeEndpoint([Fault(status=400, message="prompt too long")]) as server,
+        pytest.raises(ServiceError, match="prompt too long"),
+    ):
         ask(server.url, schema=Grade)
 
 
@@ -179,7 +182,11 @@ def test_json_is_read_out_of_what_surrounds_it(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("no idea", "no JSON object in the reply 'no idea'"), ('{"score": "high"}', "does not fit Grade: score: "), ('{"score": 1', "no JSON")],
+    [
+        ("no idea", "no JSON object in the reply 'no idea'"),
+        ('{"score": "high"}', "does not fit Grade: score: "),
+        ('{"score": 1', "no JSON"),
+    ],
 )
 def test_json_that_cannot_be_read_says_why(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

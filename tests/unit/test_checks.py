@@ -117,6 +117,15 @@ def test_pairs_are_generated_and_checked_into_tables(tmp_path: Path) -> None:
     assert {one.checks for one in pairs} == {ALL_CHECKS}
 
 
+def test_clips_of_another_split_are_not_asked_about(tmp_path: Path) -> None:
+    held_out = MIXED.model_copy(update={"recording_id": "t" * 16, "split": "test"})
+    clips = table(tmp_path / "clips", [MIXED, held_out], Clip)
+    train = run_stage(GenerateStage(strategy="asr"), [clips], tmp_path / "asr")
+    test = run_stage(GenerateStage(strategy="benchmark", splits=("test",)), [clips], tmp_path / "benchmark")
+    assert train.counts.reasons == test.counts.reasons == {"other_split": 1}
+    assert {one.split for one in open_table(tmp_path / "benchmark", QAPair).rows()} == {"test"}
+
+
 def test_dropped_pairs_carry_their_reason_and_unknown_clips_fail(tmp_path: Path) -> None:
     clips = table(tmp_path / "clips", [SAD], Clip)
     rows = [
@@ -168,7 +177,9 @@ LLM: dict[str, Any] = {"strategy": "cpqa", "generator": "llm", "endpoint": "http
 def test_the_llm_generator_runs_as_a_stage_and_a_fault_costs_one_row(tmp_path: Path) -> None:
     other = MIXED.model_copy(update={"recording_id": "s" * 16, "segments": (segment("Bad luck again.", 0),)})
     clips = table(tmp_path / "clips", [MIXED, other], Clip)
-    said = '{"pairs": [{"kind": "CE", "question": "How do they sound at dinner?", "answer": "They sound happy.", "label": "happy"}]}'
+    said = (
+        '{"pairs": [{"kind": "CE", "question": "How do they sound at dinner?", "answer": "They sound happy.", "label": "happy"}]}'
+    )
 
     def reply(body: dict[str, Any]) -> str | Fault:
         return Fault(status=400, message="no") if "Bad luck" in body["messages"][0]["content"] else said

@@ -24,7 +24,9 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     shown = undertone("--help")
     assert shown.returncode == 0
     assert set(re.findall(r"^  (\w+)  +[A-Z]", shown.stdout, re.M)) == set(COMMANDS)
-    code = "import sys, undertone.cli; print(sorted({'torch', 'transformers', 'pyarrow', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    code = (
+        "import sys, undertone.cli; print(sorted({'torch', 'transformers', 'pyarrow', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout == "[]\n"
 
@@ -38,7 +40,10 @@ def test_the_whole_recipe_loads_without_torch() -> None:
 def test_each_command_explains_itself(command: str) -> None:
     shown = undertone(command, "--help")
     assert shown.returncode == 0
-    assert f"Usage: python -m undertone.cli {command}" in shown.stdout.replace("undertone.cli.py", "undertone.cli") or command in shown.stdout
+    assert (
+        f"Usage: python -m undertone.cli {command}" in shown.stdout.replace("undertone.cli.py", "undertone.cli")
+        or command in shown.stdout
+    )
     assert len(shown.stdout.splitlines()) > 5
 
 
@@ -46,7 +51,11 @@ def test_each_command_explains_itself(command: str) -> None:
     ("args", "code", "message"),
     [
         (("run", "none.yaml"), 2, "ConfigError: study file none.yaml does not exist"),
-        (("run", "demo", "--set", "train.stepz=3"), 2, "ConfigError: demo has 1 problem: train.stepz: unknown key, did you mean 'steps'?"),
+        (
+            ("run", "demo", "--set", "train.stepz=3"),
+            2,
+            "ConfigError: demo has 1 problem: train.stepz: unknown key, did you mean 'steps'?",
+        ),
         (("condense", "."), 3, "DataError: . is not a run's folder (no run.json). Begin with: undertone label FOLDER --out ."),
         (("label", "empty", "--out", "o"), 3, "DataError: corpus folder empty holds no audio"),
         (("label", "empty"), 2, "Missing option '--out'"),

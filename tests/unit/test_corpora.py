@@ -48,7 +48,13 @@ def corpus(folder: Path, rows: Iterable[dict[str, str]], *, audio_too: bool = Tr
 def speakers(count: int = 4, each: int = 6) -> list[dict[str, str]]:
     emotions = ["happy", "sad", "angry", "neutral"]
     return [
-        {"file": f"s{s}-{n}.flac", "speaker": f"s{s}", "text": f"word number {n}", "emotion": emotions[(s + n) % 4], "gender": "f" if s % 2 else "m"}
+        {
+            "file": f"s{s}-{n}.flac",
+            "speaker": f"s{s}",
+            "text": f"word number {n}",
+            "emotion": emotions[(s + n) % 4],
+            "gender": "f" if s % 2 else "m",
+        }
         for s in range(count)
         for n in range(each)
     ]
@@ -65,7 +71,12 @@ def test_a_manifest_becomes_references(tmp_path: Path) -> None:
     folder = corpus(tmp_path / "mine", speakers(1, 2))
     rows = read(FolderCorpus(path=folder, language="en", licence="CC0").plan(seed=0), tmp_path / "out")
     first = rows[0].references[0]
-    assert (first.speaker, first.transcript, first.category("emotion"), first.category("gender")) == ("mine/s0", "word number 0", "happy", "male")
+    assert (first.speaker, first.transcript, first.category("emotion"), first.category("gender")) == (
+        "mine/s0",
+        "word number 0",
+        "happy",
+        "male",
+    )
     assert (first.start_ms, first.end_ms) == (200, 1200)
     assert {label.labeller for label in first.labels} == {HUMAN}
     assert (rows[0].language, rows[0].licence, rows[0].source, rows[0].split) == ("en", "CC0", "mine", "train")
@@ -106,7 +117,12 @@ def test_several_utterances_in_one_file_make_one_recording(tmp_path: Path) -> No
         ("path,text", "x.wav,hi", {}, r"lacks the column file \(as 'file'\); it has path, text\. Name its columns"),
         ("file,emotion", "x.wav,furious", {}, r"emotions 'furious' are not known; expected angry.*emotions: \{furious: neutral\}"),
         ("file,text", "x.wav,hi", {"columns": {"text": "words"}}, r"lacks the column text \(as 'words'\)"),
-        ("file,speaker", "x.wav,a", {"hold_out": {"test_speakers": ["b"]}}, r"held-out speakers b are not in the corpus; its speakers are a"),
+        (
+            "file,speaker",
+            "x.wav,a",
+            {"hold_out": {"test_speakers": ["b"]}},
+            r"held-out speakers b are not in the corpus; its speakers are a",
+        ),
         ("file,split", "x.wav,validation", {}, r"split is 'validation', expected train, dev or test"),
         ("file,start_s,end_s", "x.wav,zero,1", {}, r"is 'zero', expected seconds"),
         ("file,text", ",hi", {}, r"rows without a file: lines 2"),
@@ -187,7 +203,11 @@ def assembled(tmp_path: Path, **settings: object) -> AssembledCorpus:
     if not folder.exists():
         corpus(folder, speakers())
     return AssembledCorpus.model_validate(
-        {"of": [{"kind": "folder", "path": folder, "licence": "CC0", "hold_out": {"test_speakers": ["s3"]}}], "turns": [3, 4], **settings}
+        {
+            "of": [{"kind": "folder", "path": folder, "licence": "CC0", "hold_out": {"test_speakers": ["s3"]}}],
+            "turns": [3, 4],
+            **settings,
+        }
     )
 
 

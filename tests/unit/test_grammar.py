@@ -94,7 +94,13 @@ def test_every_form_has_many_wordings() -> None:
 def test_no_train_wording_can_produce_a_test_question() -> None:
     train = [(name, one) for name, form in FORMS.items() for one in (*form.train, *form.template)]
     test = [one for form in FORMS.values() for one in form.test]
-    fillings = {"anchor": "the old train", "stem": "when does it leave", "Stem": "When does it leave", "context": "at the old"}
+    fillings = {
+        "anchor": "the old train",
+        "stem": "when does it leave",
+        "Stem": "When does it leave",
+        "context": "at the old",
+        "time": "first",
+    }
     clashes = [
         (name, wording, one)
         for (name, wording), one in itertools.product(train, test)
@@ -119,7 +125,7 @@ def test_wordings_have_only_known_slots_and_occur_once() -> None:
     assert len(questions) == len({" ".join(tokens(one)) + str(re.findall(r"\{\w+\}", one)) for one in questions})
     for name, form in FORMS.items():
         slots = {slot for one in (*form.train, *form.test) for _, slot, _, _ in string.Formatter().parse(one) if slot}
-        assert slots <= {"anchor", "stem", "Stem", "context"}, name
+        assert slots <= {"anchor", "time", "stem", "Stem", "context"}, name
 
 
 def test_adjectives_stand_in_the_lexicon() -> None:
@@ -192,7 +198,9 @@ def test_evidence_groups_words_that_sound_alike() -> None:
             for name, value in (("valence", 0.25), ("arousal", 0.5), ("dominance", 0.75))
         ),
     )
-    words = tuple(Word(text=text, start_ms=1000 + 400 * at, end_ms=1400 + 400 * at) for at, text in enumerate(("I", "came", "home.")))
+    words = tuple(
+        Word(text=text, start_ms=1000 + 400 * at, end_ms=1400 + 400 * at) for at, text in enumerate(("I", "came", "home."))
+    )
     one = Segment(recording_id="r" * 16, start_ms=1000, end_ms=2200, transcript="I came home.", words=words, labels=labels)
     about = Clip(recording_id="r" * 16, uri="a.wav", source="x", start_ms=1000, end_ms=2200, segments=(one,))
     assert render(about).splitlines() == [
@@ -251,7 +259,9 @@ def test_facts_answer_content_questions() -> None:
 
 def test_direct_emotion_needs_six_tenths_of_the_labelled_time() -> None:
     def share_of_sad(sad_words: int) -> list[QAPair]:
-        return ask("pqa", spoken((" ".join(["la"] * sad_words), "sad", "male"), (" ".join(["lo"] * (10 - sad_words)), "happy", "male")))
+        return ask(
+            "pqa", spoken((" ".join(["la"] * sad_words), "sad", "male"), (" ".join(["lo"] * (10 - sad_words)), "happy", "male"))
+        )
 
     assert [one.label for one in share_of_sad(6)] == ["sad", "male"]
     assert [one.label for one in share_of_sad(5)] == ["male"]
@@ -291,9 +301,23 @@ def test_an_anchor_occurs_in_one_segment_only() -> None:
     assert [one.text for one in askable.anchors(about, 1)] == ["their sister"]
 
 
+def test_a_word_that_others_say_too_is_an_anchor_at_its_first_and_last_time() -> None:
+    about = spoken(*(("Kids are talking.", emotion, "male") for emotion in ("sad", "happy", "angry")))
+    found = [askable.anchors(about, index) for index in range(3)]
+    assert [{(one.suffix, one.text, one.time) for one in group} for group in found] == [
+        {(".time", word, "first") for word in ("kids", "talking")},
+        set(),
+        {(".time", word, "last") for word in ("kids", "talking")},
+    ]
+    labels = {"first": "sad", "last": "angry"}
+    pairs = ask("cpqa", about, "CE", pairs_per_kind=5)
+    assert len(pairs) == 2
+    assert all(labels[re.findall(r"the (first|last) time", one.question)[0]] == one.label for one in pairs)
+
+
 def test_a_word_that_names_a_class_is_no_anchor() -> None:
     about = spoken(("The woman met the happy children.", "sad", "male"), ("Fine.", "happy", "male"))
-    assert [(one.text, one.quoted) for one in askable.anchors(about, 0)] == [("met", True), ("children", True)]
+    assert [(one.suffix, one.text) for one in askable.anchors(about, 0)] == [(".word", "met"), (".word", "children")]
 
 
 def test_a_word_whose_own_window_disagrees_with_its_segment_is_no_anchor() -> None:
@@ -327,14 +351,15 @@ def test_other_english_is_asked_about_by_its_words(texts: tuple[str, str], asked
 
 
 def test_a_missing_word_has_one_answer() -> None:
-    texts = ("Kids are talking by the door.", "Dogs are sitting by the door.")
-    about = spoken((texts[0], "sad", "female"), (texts[1], "angry", "male"))
-    found = askable.drafts("C", about, random.Random(0))
-    after = {one.slots["context"]: one.slots["answer"] for one in found if one.form == "C.after"}
-    before = {one.slots["context"]: one.slots["answer"] for one in found if one.form == "C.before"}
-    assert "by the" not in after or after["by the"] == "door"
-    assert {**after, **before}.get("are talking by") == "kids"
-    assert {one.slots["answer"] for one in found} <= {"kids", "talking", "dogs", "sitting", "door"}
+    def asked(*texts: str) -> dict[str, str]:
+        found = askable.drafts("C", spoken(*((text, None, None) for text in texts)), random.Random(0))
+        return {f"{one.form} {one.slots.get('context', '')}".strip(): one.slots["answer"] for one in found}
+
+    kids = asked("Kids are talking by the door.", "Dogs are sitting by the door.")
+    assert kids["C.before are talking by"] == "kids"
+    assert kids["C.before are sitting by"] == "dogs"
+    assert asked("By the door.", "By the window.") == {"C.last": "window"}
+    assert asked("By the door.", "By the door.") == {"C.after by the": "door", "C.last": "door"}
 
 
 @pytest.mark.parametrize(("speakers", "count"), [(("a", "a"), "1"), (("a", "b"), "2")])
@@ -346,8 +371,14 @@ def test_speakers_are_counted_where_all_are_known(speakers: tuple[str, str], cou
 
 @pytest.mark.parametrize(
     ("emotion", "arousal", "said"),
-    [("angry", 0.9, "very angry"), ("angry", 0.1, "a little angry"), ("angry", 0.5, "angry"), ("angry", None, "angry")]
-    + [("sad", 0.1, "sad"), ("neutral", 0.9, "neutral")],
+    [
+        ("angry", 0.9, "very angry"),
+        ("angry", 0.1, "a little angry"),
+        ("angry", 0.5, "angry"),
+        ("angry", None, "angry"),
+        ("sad", 0.1, "sad"),
+        ("neutral", 0.9, "neutral"),
+    ],
 )
 def test_arousal_colours_an_emotion(emotion: str, arousal: float | None, said: str) -> None:
     assert coloured(emotion, emotion, arousal) == said

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from undertone.evaluate.judges import Item, ReferenceJudge, is_refusal, normalised_tokens, token_f1
+from undertone.evaluate.judges import Item, ReferenceJudge, content_f1, is_refusal, normalised_tokens, token_f1
 from undertone.evaluate.stage import JudgeStage
 from undertone.records import Answer, QAPair
 from undertone.stages import Context, Failed, Kept, outcomes_of
@@ -33,9 +33,10 @@ def make(pair: dict[str, str], text: str) -> Item:
         (TRAIN, "She missed the train.", 100, None),
         (TRAIN, "She missed a TRAIN!", 100, None),
         (TRAIN, "It rained.", 0, None),
-        (TRAIN, "missed train", 80, None),
-        ({"kind": "C", "answer": "I cannot help you, sorry."}, "I cannot help you.", 2 * 4 / 9 * 100, None),
-        ({"kind": "C", "answer": "She says that she cannot tell."}, "She cannot tell.", 2 * 3 / 9 * 100, None),
+        (TRAIN, "missed train", 100, None),
+        (TRAIN, "She missed the bus.", 50, None),
+        ({"kind": "C", "answer": "I cannot help you, sorry."}, "I cannot help you.", 80, None),
+        ({"kind": "C", "answer": "She says that she cannot tell."}, "She cannot tell.", 100, None),
     ],
 )
 def test_scores(pair: dict[str, str], text: str, score: float, mapped: str | None) -> None:
@@ -96,6 +97,14 @@ def test_refusals(text: str) -> None:
 )
 def test_content_about_not_knowing_is_no_refusal(text: str) -> None:
     assert not is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [("At noon.", "At nine.", 0), ("at nine", "At nine.", 1), ("They leave at nine.", "At nine.", 2 / 3), ("the last", "The last one.", 2 / 3)],
+)
+def test_content_f1_counts_content_words(answer: str, reference: str, score: float) -> None:
+    assert content_f1(answer, reference) == pytest.approx(score)
 
 
 def test_token_f1_is_squads() -> None:

@@ -58,7 +58,10 @@ def test_all_problems_at_once_with_suggestions() -> None:
         ({"corpora": []}, "corpora: "),
         ({"corpora": [{"kind": "folders", "path": "x"}]}, "corpora.0"),
         ({"corpora": [{"kind": "folder"}]}, "corpora.0.path: missing"),
-        ({"corpora": [{"kind": "folder", "path": "x", "manifst": "m"}]}, "corpora.0.manifst: unknown key, did you mean 'manifest'?"),
+        (
+            {"corpora": [{"kind": "folder", "path": "x", "manifst": "m"}]},
+            "corpora.0.manifst: unknown key, did you mean 'manifest'?",
+        ),
         ({"corpora": [{"kind": "demo"}, {"kind": "demo"}]}, "the name 'demo' stands twice"),
         ({"name": "a/b"}, "name: got 'a/b'"),
         ({"systems": [{"name": "S31", "data": ["asr"], "weights_of": "S30"}]}, "S31 uses the weights of 'S30'; trained are"),

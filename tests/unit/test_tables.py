@@ -25,7 +25,13 @@ def recording(number: int, *, uri: str = "a.wav") -> Recording:
 
 
 def fingerprint(**changes: object) -> Fingerprint:
-    given = {"stage": "corpus", "version": "1", "seed": 1, "config": {"path": "x", "split": {"test": 1}}, "inputs": {"source0": "d"}}
+    given = {
+        "stage": "corpus",
+        "version": "1",
+        "seed": 1,
+        "config": {"path": "x", "split": {"test": 1}},
+        "inputs": {"source0": "d"},
+    }
     return Fingerprint.model_validate(given | changes)
 
 
@@ -48,14 +54,23 @@ def test_digest_ignores_volatile_fields_and_nothing_else(tmp_path: Path) -> None
 
 def test_other_fingerprint_is_refused_and_names_the_key(tmp_path: Path) -> None:
     write_rows(tmp_path / "t", [recording(1)], record=Recording, fingerprint=fingerprint())
-    with pytest.raises(ResumeMismatch, match=r'config\.split\.test 1, now 2\. Choose a new --out, or start it over with --redo t'):
-        write_rows(tmp_path / "t", [recording(1)], record=Recording, fingerprint=fingerprint(config={"path": "x", "split": {"test": 2}}))
+    with pytest.raises(ResumeMismatch, match=r"config\.split\.test 1, now 2\. Choose a new --out, or start it over with --redo t"):
+        write_rows(
+            tmp_path / "t", [recording(1)], record=Recording, fingerprint=fingerprint(config={"path": "x", "split": {"test": 2}})
+        )
 
 
 def test_redo_starts_over(tmp_path: Path) -> None:
     write_rows(tmp_path / "t", [recording(1)], record=Recording, fingerprint=fingerprint())
     write_rows(tmp_path / "t", [recording(2)], record=Recording, fingerprint=fingerprint(seed=2), redo=True)
     assert [row.id for row in tables.open_table(tmp_path / "t", Recording).rows()] == [recording(2).id]
+
+
+def test_redo_leaves_the_tables_below_alone(tmp_path: Path) -> None:
+    write_rows(tmp_path / "t" / "below", [recording(1)], record=Recording, fingerprint=fingerprint())
+    write_rows(tmp_path / "t", [recording(1)], record=Recording, fingerprint=fingerprint())
+    write_rows(tmp_path / "t", [recording(2)], record=Recording, fingerprint=fingerprint(seed=2), redo=True)
+    assert len(tables.open_table(tmp_path / "t" / "below", Recording)) == 1
 
 
 def test_unfinished_and_absent_tables_say_so(tmp_path: Path) -> None:
@@ -128,7 +143,10 @@ write_rows(Path(sys.argv[1]), rows, record=Recording, fingerprint=fingerprint(),
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no file size limits here")
 def test_a_full_disk_keeps_what_was_finished_and_says_what_to_do(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / "t"), str(Path(__file__).parent)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "t"), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode != 0
     assert "Free some space and run the same command again" in ran.stderr
@@ -151,7 +169,10 @@ def test_losses_must_add_up(tmp_path: Path) -> None:
 
 
 def test_done_marker_tells_counts_reasons_and_parts(tmp_path: Path) -> None:
-    losses = [(False, Loss(row_id="a", stage="s", reason="quiet")), (True, Loss(row_id="b", stage="s", reason="error", detail="boom"))]
+    losses = [
+        (False, Loss(row_id="a", stage="s", reason="quiet")),
+        (True, Loss(row_id="b", stage="s", reason="error", detail="boom")),
+    ]
     tables.begin(tmp_path, fingerprint(), redo_hint="x")
     tables.write_part(tmp_path, 0, record=Recording, rows=[recording(1)], inputs=3, kept=1, losses=losses)
     tables.finish(tmp_path, fingerprint(), record=Recording, parts=1)

@@ -19,17 +19,25 @@ class ClipRule(BaseModel):
     min_ms: int = Field(default=4_000, gt=0)
     max_ms: int = Field(default=15_000, gt=0)
     max_gap_ms: int = Field(default=2_000, ge=0)
+    max_segments: int | None = Field(default=None, ge=1)
 
     def join(self, segments: Iterable[Segment]) -> Iterator[tuple[Segment, ...]]:
         """Greedy runs of segments of one recording, in time order: as long as fits, broken at long gaps."""
         run: list[Segment] = []
         for segment in sorted(segments, key=lambda one: (one.start_ms, one.end_ms)):
-            if run and (segment.start_ms - run[-1].end_ms > self.max_gap_ms or segment.end_ms - run[0].start_ms > self.max_ms):
+            if run and not self._fits(run, segment):
                 yield tuple(run)
                 run = []
             run.append(segment)
         if run:
             yield tuple(run)
+
+    def _fits(self, run: Sequence[Segment], segment: Segment) -> bool:
+        return (
+            segment.start_ms - run[-1].end_ms <= self.max_gap_ms
+            and segment.end_ms - run[0].start_ms <= self.max_ms
+            and len(run) != self.max_segments
+        )
 
 
 class CutClips(Stage[Segment, Clip]):

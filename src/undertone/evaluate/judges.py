@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from undertone.chat import ChatClient, Message, read_json
 from undertone.errors import ServiceError
 from undertone.evaluate import mapping
+from undertone.lexicon import content_words
 from undertone.records import Answer, QAPair, UnscoredReason, Verdict, content_hash
 
 
@@ -67,7 +68,7 @@ class Judge(Protocol):
 
 
 class ReferenceJudge(BaseModel):
-    """Scores by the reference alone: labelled questions by class (100 or 0), all others by token F1 x 100."""
+    """Scores by the reference alone: labelled questions by class (100 or 0), content by F1 of content words, transcripts by token F1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -106,7 +107,8 @@ class ReferenceJudge(BaseModel):
         if reason is not None:
             return reason
         if item.pair.label is None:
-            return 100 * token_f1(item.answer.text, item.pair.answer)
+            score = content_f1 if item.pair.kind == "C" else token_f1
+            return 100 * score(item.answer.text, item.pair.answer)
         if item.pair.label_attribute not in mapping.attributes():
             return "no_label"
         return 100.0 if mapped == item.pair.label else 0.0
@@ -291,6 +293,15 @@ def token_f1(answer: str, reference: str) -> float:
     if not shared:
         return float(said == wanted)
     return 2 * shared / (len(said) + len(wanted))
+
+
+def content_f1(answer: str, reference: str) -> float:
+    """F1 of the bags of content words, 0..1: "at noon" has nothing right about "at nine".
+
+    A reference that is made of function words alone ("the last one") is compared by all its words.
+    """
+    wanted = " ".join(content_words(reference))
+    return token_f1(" ".join(content_words(answer)), wanted) if wanted else token_f1(answer, reference)
 
 
 def normalised_tokens(text: str) -> list[str]:

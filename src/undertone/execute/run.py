@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from undertone import tables
 from undertone.errors import DataError, TooManyFailures
 from undertone.execute.pool import run_units
 from undertone.records import Loss, Record, from_arrow
-from undertone.stages import Context, Dropped, Failed, Kept, Stage, outcomes_of
+from undertone.stages import Context, Dropped, Failed, Kept, Outcome, Stage, outcomes_of
 from undertone.tables import Counts, Fingerprint, Table
 
 _WORKER: dict[str, Any] = {}
@@ -50,13 +51,27 @@ class StageReport(BaseModel):
         )
 
 
-class Unit(BaseModel):
-    """One unit of work: which rows to read (`(table, part, first rows)` each) and which part to write."""
+class Read(BaseModel):
+    """What one output part is made of: the first `take` rows of a part of a source; `part` is the output's number."""
 
     model_config = ConfigDict(frozen=True)
 
-    index: int
-    reads: tuple[tuple[int, int, int], ...]
+    source: int
+    source_part: int
+    take: int
+    part: int
+
+
+class Unit(BaseModel):
+    """What a stage sees at once: one part, or in a table-scoped stage all of them. Every input part becomes an output part."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reads: tuple[Read, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(read.take for read in self.reads)
 
 
 class Job(BaseModel):
@@ -119,21 +134,21 @@ def run_stage(
     with tables.locked(out):
         tables.begin(out, fingerprint, redo_hint=f"start it over with --redo {out.name}")
         done = tables.finished(out)
-        resumed = len(units) if done else 0
+        parts = sum(len(unit.reads) for unit in units)
+        resumed = parts if done else 0
         if done is None:
-            todo = [unit for unit in units if tables.finished_part(out, unit.index) is None]
-            resumed = len(units) - len(todo)
+            todo = [unit for unit in units if any(tables.finished_part(out, read.part) is None for read in unit.reads)]
+            resumed = parts - sum(len(unit.reads) for unit in todo)
             job = Job(stage=stage, sources=tuple(sources), sides=side_paths, out=out, seed=seed)
-            sizes = {unit.index: sum(rows for _, _, rows in unit.reads) for unit in units}
-            run_units(run_unit, job, todo, workers=workers, told=_teller(stage, progress, len(units), resumed, sizes))
-            done = tables.finish(out, fingerprint, record=stage.writes, parts=len(units))
+            run_units(run_unit, job, todo, workers=workers, told=_teller(stage, progress, parts, resumed))
+            done = tables.finish(out, fingerprint, record=stage.writes, parts=parts)
     report = StageReport(
         stage=stage.name,
         folder=out,
         counts=done.counts,
         digest=done.digest,
         resumed=resumed,
-        parts=len(units),
+        parts=parts,
         seconds=time.monotonic() - started,
     )
     _enough_left(report, max_failed_share)
@@ -153,26 +168,22 @@ def _enough_left(report: StageReport, max_failed_share: float) -> None:
 def _units(stage: Stage[Any, Any], opened: Sequence[Table[Any]], limit: int | None) -> list[Unit]:
     """One unit per input part (one for all in a table-scoped stage), cut off after `limit` rows."""
     left = sum(len(table) for table in opened) if limit is None else limit
-    reads: list[tuple[int, int, int]] = []
-    for number, table in enumerate(opened):
+    reads: list[Read] = []
+    for source, table in enumerate(opened):
         for index, part in enumerate(table.done.parts):
             take = min(part.rows, left)
             left -= take
             if take or part.rows == 0:
-                reads.append((number, index, take))
-    if stage.scope == "table" or not reads:
-        return [Unit(index=0, reads=tuple(reads))]
-    return [Unit(index=index, reads=(read,)) for index, read in enumerate(reads)]
+                reads.append(Read(source=source, source_part=index, take=take, part=len(reads)))
+    return [Unit(reads=tuple(reads))] if stage.scope == "table" else [Unit(reads=(read,)) for read in reads]
 
 
-def _teller(
-    stage: Stage[Any, Any], progress: Progress | None, total: int, resumed: int, sizes: Mapping[int, int]
-) -> Callable[[Unit], None]:
+def _teller(stage: Stage[Any, Any], progress: Progress | None, total: int, resumed: int) -> Callable[[Unit], None]:
     state = {"done": resumed, "rows": 0}
 
     def told(unit: Unit) -> None:
-        state["done"] += 1
-        state["rows"] += sizes[unit.index]
+        state["done"] += len(unit.reads)
+        state["rows"] += unit.rows
         if progress is not None:
             progress(stage.name, state["done"], total, state["rows"])
 
@@ -180,13 +191,19 @@ def _teller(
 
 
 def run_unit(job: Job, unit: Unit) -> None:
-    """Read a unit's rows, run the stage, commit the part. Runs in a worker."""
+    """Read a unit's rows, run the stage, commit a part for every part read. Runs in a worker."""
     stage, opened = _open(job)
-    rows = [row for number, index, take in unit.reads for row in opened[number].part(index)[:take]]
+    rows = [opened[read.source].part(read.source_part)[: read.take] for read in unit.reads]
+    outcomes = iter(outcomes_of(stage, [row for part in rows for row in part]))
+    for read, part in zip(unit.reads, rows, strict=True):
+        _commit(job, stage, read.part, part, list(itertools.islice(outcomes, len(part))))
+
+
+def _commit(job: Job, stage: Stage[Any, Any], part: int, rows: Sequence[Record], outcomes: Sequence[Outcome[Any]]) -> None:
     kept: list[Record] = []
     losses: list[tuple[bool, Loss]] = []
     count = 0
-    for row, outcome in zip(rows, outcomes_of(stage, rows), strict=True):
+    for row, outcome in zip(rows, outcomes, strict=True):
         match outcome:
             case Kept(rows=made):
                 count += 1
@@ -195,7 +212,7 @@ def run_unit(job: Job, unit: Unit) -> None:
                 losses.append((False, Loss(row_id=row.id, stage=stage.name, reason=reason, detail=detail)))
             case Failed(error=error):
                 losses.append((True, Loss(row_id=row.id, stage=stage.name, reason="error", detail=error)))
-    tables.write_part(job.out, unit.index, record=stage.writes, rows=kept, inputs=len(rows), kept=count, losses=losses)
+    tables.write_part(job.out, part, record=stage.writes, rows=kept, inputs=len(rows), kept=count, losses=losses)
 
 
 def _open(job: Job) -> tuple[Stage[Any, Any], list[Table[Any]]]:

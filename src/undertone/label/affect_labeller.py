@@ -73,7 +73,9 @@ class AffectLabeller(Labeller):
     @property
     def card(self) -> Path:
         """README.md beside the weights."""
-        return self._model.folder / "README.md"
+        from undertone.label.affect import find_model
+
+        return find_model(self._model.path) / "README.md"
 
     def judge(self, wave: Wave) -> Sequence[Value]:
         spans = windows(wave.duration_ms, window_ms=self.window_ms)

@@ -132,7 +132,7 @@ def _clips(out: Path, segments: Sequence[Segment], seed: int) -> tuple[ClipView,
     answers = [row for folder in sorted((out / "evaluate" / "answers").glob("*")) for row in _rows(folder, Answer)]
     return choose_clips(
         pairs=_rows(out / "evaluate" / "benchmark", QAPair),
-        clips=_rows(out / "references", Clip),
+        clips=_rows(out / "references", Clip),  # the clips with a context; single utterances show nothing that these do not
         predicted=segments,
         answers=answers,
         verdicts=_rows(out / "evaluate" / "verdicts", Verdict),

@@ -1,0 +1,61 @@
+"""One question about one audio file: `undertone ask`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from undertone.audio import Wave
+from undertone.errors import ModelError
+from undertone.model import prompts
+from undertone.model.encoders import RATE_HZ, load_encoder
+from undertone.model.features import encode
+from undertone.model.metadata import render
+from undertone.model.speech_llm import SpeechLLM, read_checkpoint
+from undertone.records import Segment
+
+
+def shows_metadata(checkpoint: Path) -> bool:
+    """Whether a checkpoint expects predicted labels in its prompts, so that the caller must label the file first.
+
+    Raises:
+        ModelError: It is not a checkpoint.
+    """
+    system = read_checkpoint(checkpoint).system
+    return system is not None and system.shows_metadata("inference")
+
+
+def ask(checkpoint: Path, wave: Wave, question: str, predicted: Sequence[Segment] = ()) -> str:
+    """Answer a question about an audio file as the checkpoint's system would in the study.
+
+    Args:
+        checkpoint: Folder that training wrote.
+        wave: The whole file, mono at 16 kHz.
+        question: The question.
+        predicted: Segments of the file with predicted labels; used where the checkpoint shows metadata.
+
+    Raises:
+        ModelError: It is not a checkpoint, it reads transcripts, or it was trained on frames of another encoder.
+    """
+    card = read_checkpoint(checkpoint)
+    if card.system is not None and card.system.hears == "words":
+        raise ModelError(f"{checkpoint} reads transcripts and cannot hear a file; choose a system that hears speech, such as S30")
+    if wave.rate_hz != RATE_HZ:
+        raise ModelError(f"ask needs {RATE_HZ} Hz, got {wave.rate_hz}; load the file with audio.load(path, rate_hz={RATE_HZ})")
+    metadata = None
+    if card.system is not None and card.system.shows_metadata("inference"):
+        end_ms = max(1, len(wave.samples) * 1000 // RATE_HZ)
+        metadata = render(predicted, start_ms=0, end_ms=end_ms, config=card.model.metadata)
+    hears = card.system is None or card.system.hears == "speech"
+    frames = None
+    if hears:
+        encoder = load_encoder(card.model.encoder)
+        if card.encoder_fingerprint not in (None, encoder.fingerprint):
+            raise ModelError(
+                f"{checkpoint} was trained on frames of encoder {card.encoder_fingerprint}, but {card.model.encoder.name} here is "
+                f"{encoder.fingerprint}; train it again with this encoder, or install the former one"
+            )
+        frames = encode(wave.samples, encoder, max_audio_s=card.model.max_audio_s)
+    speech = prompts.AUDIO if hears else ""
+    prompt = prompts.build(question, metadata=metadata, place=card.model.metadata.place, speech=speech)
+    return SpeechLLM.load(checkpoint).answer([prompt], [frames])[0].text

@@ -1,0 +1,144 @@
+"""Training the systems of a study side by side: one process and one thread each, every checkpoint a verified artefact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from undertone import tables
+from undertone.errors import DataError
+from undertone.execute import write_rows
+from undertone.execute.artefact import build_artefact
+from undertone.model.config import SpeechLLMConfig
+from undertone.model.encode import Encoded
+from undertone.model.examples import System, build_examples
+from undertone.model.features import FeatureCache
+from undertone.records import Clip, Example, QAPair, Segment
+from undertone.tables import Fingerprint
+from undertone.train.config import TrainConfig
+
+LOSSES = "losses.jsonl"
+
+
+class TrainJob(BaseModel):
+    """All that the training of any system of a study needs; paths are folders of finished tables.
+
+    Attributes:
+        pairs: Checked training pairs.
+        clips: The clips that they are about.
+        label: Predicted segments.
+        features: Encoded clips, with their frames beside the table.
+        out: Where systems go, one folder each; examples go into `out/examples/SYSTEM`.
+        start: Folder of the checkpoint that all systems start from, if any.
+        redo: Names of systems to train again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pairs: tuple[Path, ...]
+    clips: tuple[Path, ...]
+    label: Path
+    features: Path
+    out: Path
+    start: Path | None = None
+    systems: tuple[System, ...]
+    model: SpeechLLMConfig
+    train: TrainConfig
+    seed: int
+    redo: tuple[str, ...] = ()
+
+    def system(self, name: str) -> System:
+        """A system by name."""
+        return next(one for one in self.systems if one.name == name)
+
+
+class Frames:
+    """Frames by clip id of one encoded table, with what the table says of them."""
+
+    def __init__(self, folder: Path, *, max_audio_s: float) -> None:
+        rows = list(tables.open_table(folder, Encoded).rows())
+        if not rows:
+            raise DataError(f"{folder} holds no encoded clip: nothing can be trained or asked. Look at its failed.parquet")
+        self.width, self.encoder = rows[0].width, rows[0].encoder
+        self.clips = frozenset(row.clip_id for row in rows)
+        self.cache = FeatureCache(folder, encoder=self.encoder, max_audio_s=max_audio_s)
+
+
+def slug(name: str) -> str:
+    """A system's name as a folder's."""
+    return name.replace(" ", "-")
+
+
+def training_examples(job: TrainJob, system: System, clips: frozenset[str]) -> list[Example]:
+    """A system's training items, as far as their clips are encoded."""
+    pairs = [pair for folder in job.pairs for pair in tables.open_table(folder, QAPair).rows() if pair.clip_id in clips]
+    about = {clip.id: clip for folder in job.clips for clip in tables.open_table(folder, Clip).rows()}
+    predicted: dict[str, list[Segment]] = {}
+    for segment in tables.open_table(job.label, Segment).rows():
+        predicted.setdefault(segment.recording_id, []).append(segment)
+    return build_examples(pairs, about, predicted, system, phase="train", metadata=job.model.metadata)
+
+
+def train_one(job: TrainJob, name: str) -> None:
+    """Train one system into `job.out/NAME`, unless it is there already. Runs in a worker."""
+    from undertone.train.trainer import train  # torch: only where training happens
+
+    system = job.system(name)
+    frames = Frames(job.features, max_audio_s=job.model.max_audio_s)
+    examples = training_examples(job, system, frames.clips)
+    inputs = {"features": tables.open_table(job.features, Encoded).digest}
+    inputs |= {f"pairs{index}": tables.open_table(folder, QAPair).digest for index, folder in enumerate(job.pairs)}
+    made = Fingerprint(stage="examples", version="1", seed=job.seed, config=_plain(system), inputs=inputs | _label_input(job, system))
+    redo = name in job.redo
+    report = write_rows(job.out / "examples" / slug(name), examples, record=Example, fingerprint=made, redo=redo)
+    config = {"system": _plain(system), "model": _plain(job.model), "train": _plain(job.train)}
+    inputs = {"examples": report.digest, "features": inputs["features"]} | _start_input(job)
+    fingerprint = Fingerprint(stage="train", version="1", seed=job.seed, config=config, inputs=inputs)
+
+    def build(folder: Path) -> None:
+        train(
+            examples,
+            frames.cache,
+            job.train,
+            folder,
+            model=job.model,
+            frame_dim=frames.width,
+            encoder_fingerprint=frames.encoder,
+            system=system,
+            start=job.start,
+        )
+
+    build_artefact(job.out / slug(name), fingerprint, build, redo=redo)
+
+
+def _plain(model: BaseModel) -> dict[str, object]:
+    plain: dict[str, object] = json.loads(model.model_dump_json())
+    return plain
+
+
+def _label_input(job: TrainJob, system: System) -> dict[str, str]:
+    """Predicted labels matter to systems that show them in training, and to no other."""
+    return {"label": tables.open_table(job.label, Segment).digest} if system.shows_metadata("train") else {}
+
+
+def _start_input(job: TrainJob) -> dict[str, str]:
+    if job.start is None:
+        return {}
+    return {"start": json.loads((job.start / "_done.json").read_text())["digest"]}
+
+
+def steps_done(out: Path, names: Sequence[str]) -> int:
+    """Optimiser steps that the systems have logged so far, finished or under way."""
+    total = 0
+    for name in names:
+        for file in (out / slug(name) / LOSSES, out / slug(name) / "_draft" / LOSSES):
+            if file.is_file() and (lines := file.read_text(encoding="utf-8").splitlines()):
+                try:
+                    total += int(json.loads(lines[-1])["step"])
+                except (json.JSONDecodeError, KeyError):  # a line that is being written
+                    pass
+                break
+    return total

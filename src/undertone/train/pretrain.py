@@ -1,0 +1,131 @@
+"""Reading, before hearing: text-only examples on which a new decoder learns the language of the study.
+
+The paper's decoder is an LLM that reads well before it ever hears. A decoder that starts from random weights is given the same head
+start: imagined clips, put together from train transcripts with emotions and genders drawn at random, are shown as text ("(sad, woman)
+the train is late. (happy, man) ...", time-stamped labels beside it or alone), and questions about them are asked. Since the labels
+are drawn independently of everything, nothing about any recording, and nothing about how words and emotions go together, is learnt.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+from undertone.errors import DataError
+from undertone.lexicon import GENDER_WORDS
+from undertone.model import prompts
+from undertone.model.metadata import MetadataConfig, render
+from undertone.records import EMOTIONS, Clip, Example, Label, QAPair, Segment
+
+IMAGINED = "imagined@1"
+"""Labeller of labels that were drawn at random."""
+
+ARM = "reading"
+_GAP_MS = 400
+_WINDOW_MS = 2_000
+_DRAWN = tuple(name for name in EMOTIONS if name not in {"other", "unknown"})
+
+
+def reading_examples(
+    clips: Sequence[Clip],
+    write: Callable[[Clip], Sequence[QAPair]],
+    *,
+    count: int,
+    seed: int,
+    metadata: MetadataConfig | None = None,
+) -> list[Example]:
+    """Examples for `trainer.train` with no features; start the systems from its checkpoint.
+
+    Args:
+        clips: Train clips; only the transcripts and word times of their segments are used.
+        write: A generator with train wordings.
+        count: Imagined clips.
+        seed: Of what is drawn.
+        metadata: Format of the time-stamped labels; None is the default one.
+
+    Raises:
+        DataError: A clip is of split test, or no clip has a transcript.
+    """
+    config = metadata or MetadataConfig()
+    made = []
+    for clip in imagine(clips, count=count, seed=seed):
+        chance = random.Random(f"{seed}:{clip.id}")
+        tagged, timed = chance.choice(((True, False), (True, False), (True, True), (False, True)))
+        line = render(clip.segments, start_ms=clip.start_ms, end_ms=clip.end_ms, config=config) if timed else None
+        speech = prompts.words(_tagged(clip) if tagged else clip.transcript)
+        for pair in write(clip):
+            prompt = prompts.build(pair.question, metadata=line, place=config.place, speech=speech)
+            made.append(
+                Example(
+                    arm=ARM,
+                    pair_id=pair.id,
+                    clip_id=clip.id,
+                    source=pair.source,
+                    kind=pair.kind,
+                    metadata=line,
+                    prompt=prompt,
+                    target=pair.answer,
+                )
+            )
+    return made
+
+
+def imagine(clips: Sequence[Clip], *, count: int, seed: int) -> Iterator[Clip]:
+    """Clips of two to four train segments in random order, with random emotions and one or two random voices.
+
+    Raises:
+        DataError: A clip is of split test, or no clip has a transcript.
+    """
+    foreign = next((clip for clip in clips if clip.split == "test"), None)
+    if foreign is not None:
+        raise DataError(f"clip {foreign.id} is of split test; a decoder learns to read from train transcripts only")
+    segments = [segment for clip in clips for segment in clip.segments if segment.transcript]
+    if not segments:
+        raise DataError(f"none of {len(clips)} clips has a transcript to learn reading from; set train.reading_clips=0")
+    chance = random.Random(seed)
+    for number in range(count):
+        genders = chance.sample(sorted(GENDER_WORDS), 2) if chance.random() < 0.5 else [chance.choice(sorted(GENDER_WORDS))] * 2
+        laid: list[Segment] = []
+        at_ms = 0
+        for segment in chance.sample(segments, min(len(segments), chance.randint(2, 4))):
+            laid.append(_laid(segment, f"imagined-{seed}-{number}", at_ms, chance.choice(_DRAWN), chance.choice(genders)))
+            at_ms = laid[-1].end_ms + _GAP_MS
+        yield Clip(
+            recording_id=laid[0].recording_id,
+            uri="",
+            source="imagined",
+            split="train",
+            start_ms=0,
+            end_ms=laid[-1].end_ms,
+            segments=tuple(laid),
+        )
+
+
+def _laid(segment: Segment, recording_id: str, at_ms: int, emotion: str, gender: str) -> Segment:
+    """A segment moved to another time and given labels, emotion in windows as a labeller gives it."""
+    move = at_ms - segment.start_ms
+    end_ms = segment.end_ms + move
+    words = tuple(
+        word.model_copy(update={"start_ms": word.start_ms + move, "end_ms": word.end_ms + move}) for word in segment.words
+    )
+    spans = [(start, min(start + _WINDOW_MS, end_ms)) for start in range(at_ms, end_ms, _WINDOW_MS)]
+    labels = [Label(attribute="emotion", category=emotion, start_ms=a, end_ms=b, labeller=IMAGINED) for a, b in spans]
+    labels.append(Label(attribute="gender", category=gender, start_ms=at_ms, end_ms=end_ms, labeller=IMAGINED))
+    return Segment(
+        recording_id=recording_id,
+        start_ms=at_ms,
+        end_ms=end_ms,
+        speaker=f"imagined/{gender}",
+        transcript=segment.transcript,
+        words=words,
+        labels=tuple(labels),
+    )
+
+
+def _tagged(clip: Clip) -> str:
+    """The words with how they are said in front of each segment: "(sad, woman) The train is late."."""
+    parts = []
+    for segment in clip.segments:
+        gender = GENDER_WORDS[segment.category("gender") or ""][0]
+        parts.append(f"({segment.category('emotion')}, {gender}) {segment.transcript}")
+    return " ".join(parts)

@@ -1,0 +1,228 @@
+"""A whole study, tiny: the path runs end to end, twice the same, after kills the same, and no gold label leaks into training."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from undertone import recipe, tables
+from undertone.errors import ConfigError, DataError, ResumeMismatch
+from undertone.evaluate.study_table import StudyTable
+from undertone.records import HUMAN, Answer, Clip, Example, QAPair, Recording, Segment, Verdict
+from undertone.study import Study, load_study
+
+pytest.importorskip("espeakng_loader", reason="the demonstration corpus needs the extra demo")
+pytest.importorskip("torch", reason="training needs the extra train")
+
+TINY = [
+    "corpora.0.train=6",
+    "corpora.0.test=3",
+    "parts=4",
+    "train.steps=6",
+    "train.batch_size=8",
+    "evaluate.resamples=100",
+    "evaluate.max_new_tokens=8",
+]
+TABLES: dict[str, type] = {
+    "corpus": Recording,
+    "label": Segment,
+    "references": Clip,
+    "condense/consistency": Segment,
+    "condense/clips": Clip,
+    "condense/occurrence": Clip,
+    "condense": Clip,
+    "generate/asr": QAPair,
+    "generate/pqa": QAPair,
+    "generate/pqa_star": QAPair,
+    "generate/cpqa": QAPair,
+    "generate/base": QAPair,
+    "generate/contextual": QAPair,
+    "evaluate/benchmark": QAPair,
+    "evaluate/answers/S10": Answer,
+    "evaluate/answers/S31": Answer,
+    "evaluate/answers/S32": Answer,
+    "evaluate/answers/words-only": Answer,
+    "evaluate/answers/majority-answer": Answer,
+    "evaluate/verdicts": Verdict,
+}
+
+
+def study(*overrides: str) -> Study:
+    return load_study("demo", [*TINY, *overrides])
+
+
+def run(out: Path, made: Study, *, workers: int = 1, steps: str = "everything", **more: object) -> list[str]:
+    said: list[str] = []
+    with recipe.running(made, out, workers=workers, command=["undertone"], **more) as one:  # type: ignore[arg-type]
+        one.say = said.append
+        for step in steps.split():
+            getattr(recipe, step)(one)
+    return said
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {name: tables.open_table(out / name, record).digest for name, record in TABLES.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    out = tmp_path_factory.mktemp("whole")
+    said = run(out, study(), workers=2)
+    (out / "said.txt").write_text("\n".join(said))
+    yield out
+
+
+def test_every_table_is_there_and_accounts_for_its_rows(whole: Path) -> None:
+    for name, record in TABLES.items():
+        counts = tables.open_table(whole / name, record).done.counts
+        assert counts.kept + counts.dropped + counts.failed == counts.inputs > 0, name
+    said = (whole / "said.txt").read_text()
+    for name in ("corpus", "label", "condense", "generate/contextual", "evaluate/verdicts"):
+        assert f"\n{name}: " in said
+    assert " kept + " in said
+
+
+def test_the_report_and_the_card_are_there(whole: Path) -> None:
+    page = (whole / "report" / "index.html").read_text()
+    for part in ("S10", "S32", "words only", "majority answer", "<audio", "2508.07273"):
+        assert part in page
+    assert (whole / "report" / "DATASET.md").read_text().startswith("---\n")
+
+
+def test_the_study_table_has_all_systems_and_controls(whole: Path) -> None:
+    table = StudyTable.from_json((whole / "evaluate" / "study.json").read_text())
+    assert [row.subject for row in table.rows] == [
+        "S10", "S20", "S30", "S31", "S32", "words only", "metadata only", "majority answer"
+    ]  # fmt: skip
+    for row in table.rows:
+        for kind in ("C", "DE", "DG", "CE", "CG"):
+            cell = row.kinds[kind]
+            assert cell.pairs == cell.score.n + sum(cell.unscored.values())
+
+
+def test_the_same_study_elsewhere_with_other_workers_gives_the_same_tables(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path, study(), workers=1)
+    assert digests(tmp_path) == digests(whole)
+    weights = "train/S32/model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (whole / weights).read_bytes()
+
+
+def test_a_second_run_does_nothing_again(whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("part-*.parquet")}
+    run(whole, study(), workers=2)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("part-*.parquet")} == before
+
+
+def test_another_configuration_is_refused_and_redo_is_told(whole: Path) -> None:
+    with pytest.raises(ResumeMismatch, match=r"config\.pairs_per_kind 2, now 1\. Choose a new --out, or start it over with --redo"):
+        run(whole, study("generate.cpqa.pairs_per_kind=1"), steps="generate")
+
+
+def test_no_gold_label_reaches_what_the_method_predicts(whole: Path) -> None:
+    """All human emotions and genders turned round: predicted labels, condensed clips, their questions and all metadata stay the same."""
+    out = whole.parent / "flipped"
+    corpus = tables.open_table(whole / "corpus", Recording)
+    flipped = [_flipped(row) for row in corpus.rows()]
+    from undertone.execute import write_rows
+
+    write_rows(out / "corpus", flipped, record=Recording, fingerprint=corpus.done.fingerprint, parts=4)
+    run(out, study(), steps="label condense generate")
+    for name in ("label", "condense", "generate/pqa_star", "generate/cpqa", "generate/contextual"):
+        assert tables.open_table(out / name, TABLES[name]).digest == tables.open_table(whole / name, TABLES[name]).digest, name
+    assert tables.open_table(out / "references", Clip).digest != tables.open_table(whole / "references", Clip).digest
+    for name in ("S31", "S32"):
+        rows = list(tables.open_table(whole / "evaluate" / "examples" / name, Example).rows())
+        assert any(row.metadata for row in rows)
+
+
+def _flipped(row: Recording) -> Recording:
+    turned = {"female": "male", "male": "female", "happy": "sad"}
+    references = tuple(
+        one.model_copy(
+            update={
+                "labels": tuple(
+                    label.model_copy(update={"category": turned.get(label.category or "", "happy")})
+                    if label.labeller == HUMAN
+                    else label
+                    for label in one.labels
+                )
+            }
+        )
+        for one in row.references
+    )
+    return row.model_copy(update={"references": references})
+
+
+def test_no_speaker_recording_or_wording_is_on_both_sides(whole: Path) -> None:
+    recordings = list(tables.open_table(whole / "corpus", Recording).rows())
+    speakers = {side: {one for row in recordings if row.split == side for one in row.speakers} for side in ("train", "test")}
+    assert speakers["train"]
+    assert speakers["test"]
+    assert not speakers["train"] & speakers["test"]
+    trained = {pair.recording_id for name in ("base", "contextual") for pair in _pairs(whole / "generate" / name)}
+    asked = {pair.recording_id for pair in _pairs(whole / "evaluate" / "benchmark")}
+    assert not trained & asked
+    questions = {pair.question for name in ("base", "contextual") for pair in _pairs(whole / "generate" / name)}
+    assert not questions & {pair.question for pair in _pairs(whole / "evaluate" / "benchmark")}
+
+
+def _pairs(folder: Path) -> Iterator[QAPair]:
+    return iter(tables.open_table(folder, QAPair).rows())
+
+
+def test_a_labeller_that_heard_a_test_speaker_is_refused(whole: Path) -> None:
+    heard = sorted(recipe.LABELLERS.get("affect-small").heard_speakers)
+    tested = next(row for row in tables.open_table(whole / "corpus", Recording).rows() if row.split == "test")
+    forged = tested.model_copy(
+        update={"references": tuple(one.model_copy(update={"speaker": heard[0]}) for one in tested.references)}
+    )
+    from undertone.execute import write_rows
+
+    out = whole.parent / "heard"
+    write_rows(
+        out / "corpus", [forged], record=Recording, fingerprint=tables.open_table(whole / "corpus", Recording).done.fingerprint
+    )
+    with pytest.raises(ConfigError, match=f"the labeller was trained on 1 test speakers of this study .{heard[0]}"):
+        run(out, study(), steps="label")
+    assert any(
+        "WARNING: the labeller was trained on" in line for line in run(out, study("allow_heard_test_speakers=true"), steps="label")
+    )
+
+
+def test_a_corpus_without_test_split_says_so_at_evaluation(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the benchmark is empty: no recording of split test"):
+        run(tmp_path, study("corpora.0.test=0", "corpora.0.train=2"), steps="corpora label condense generate train evaluate")
+
+
+@pytest.mark.slow
+def test_kill_nine_at_any_moment_then_the_same_command_gives_the_unbroken_run(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "broken"
+    command = [sys.executable, "-m", "undertone.cli", "run", "demo", "--out", str(out), "--workers", "2"]
+    command += [word for setting in TINY for word in ("--set", setting)]
+    rng = random.Random(11)
+    for _ in range(8):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(2, 12))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(1)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert digests(out) == digests(whole)
+
+
+def test_run_json_tells_what_made_the_folder(whole: Path) -> None:
+    facts = json.loads((whole / "run.json").read_text())
+    assert facts["study"]["corpora"][0]["train"] == 6
+    assert facts["seed"] == 1
+    assert {"command", "created", "machine", "packages", "python", "undertone"} <= set(facts)
+    assert recipe.recorded_study(whole) == study()
