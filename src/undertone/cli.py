@@ -14,7 +14,6 @@ from undertone import __version__
 from undertone.errors import UndertoneError
 
 if TYPE_CHECKING:
-    from undertone.recipe import Run
     from undertone.study import Study
 
 app = typer.Typer(

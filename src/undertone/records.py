@@ -296,7 +296,11 @@ class Loss(Record):
 
 
 def content_hash(*parts: str) -> str:
-    """16 hex digits of sha256 over the parts, unambiguous where one ends and the next begins."""
+    """16 hex digits of sha256 over the parts, unambiguous where one ends and the next begins.
+
+    >>> content_hash("ab", "c") == content_hash("a", "bc")
+    False
+    """
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode()

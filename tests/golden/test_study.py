@@ -74,11 +74,11 @@ def digests(out: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     said = run(out, study(), workers=2)
     (out / "said.txt").write_text("\n".join(said))
-    yield out
+    return out
 
 
 def test_every_table_is_there_and_accounts_for_its_rows(whole: Path) -> None:

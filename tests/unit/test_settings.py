@@ -101,7 +101,7 @@ def test_bad_settings_say_what_is_wrong(setting: str, message: str) -> None:
 
 
 def test_missing_broken_and_odd_files(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not exist. Start from a shipped one: undertone run --show demo"):
+    with pytest.raises(ConfigError, match=r"does not exist\. Start from a shipped one: undertone run --show demo"):
         load_study(str(tmp_path / "none.yaml"))
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="is not YAML"):

@@ -156,9 +156,13 @@ def test_a_full_disk_keeps_what_was_finished_and_says_what_to_do(tmp_path: Path)
 
 
 def test_atomic_leaves_no_draft_on_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No space left"), tables.atomic(tmp_path / "f") as draft:
-        draft.write_text("half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fill_the_disk() -> None:
+        with tables.atomic(tmp_path / "f") as draft:
+            draft.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(DataError, match="No space left"):
+        fill_the_disk()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,6 +24,9 @@ _LOOKUP = {word: emotion for emotion, words in FROM_CORPUS.items() for word in w
 def to_emotion(word: str) -> Emotion:
     """Our name for a corpus' emotion word.
 
+    >>> to_emotion("Happiness"), to_emotion("calm")
+    ('happy', 'neutral')
+
     Raises:
         DataError: The word is in no row of the table.
     """

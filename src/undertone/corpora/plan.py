@@ -96,6 +96,9 @@ def spread(text: str, start_ms: int, end_ms: int) -> tuple[Word, ...]:
 
     An estimate with an error of about a word; no confidence is claimed (`confidence` is None). Forced alignment replaces it where it
     is at hand.
+
+    >>> [(word.text, word.start_ms, word.end_ms) for word in spread("so it is", 1000, 1900)]
+    [('so', 1000, 1300), ('it', 1300, 1600), ('is', 1600, 1900)]
     """
     tokens = text.split()
     if not tokens or end_ms <= start_ms:
@@ -111,6 +114,9 @@ def spread(text: str, start_ms: int, end_ms: int) -> tuple[Word, ...]:
 
 def speakers_on_both_sides(splits: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     """Speakers that stand in more than one split, and in which.
+
+    >>> speakers_on_both_sides({"train": ["a", "b"], "test": ["b"]})
+    {'b': ('test', 'train')}
 
     Args:
         splits: Speakers by split.

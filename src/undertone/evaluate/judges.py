@@ -299,6 +299,9 @@ def content_f1(answer: str, reference: str) -> float:
     """F1 of the bags of content words, 0..1: "at noon" has nothing right about "at nine".
 
     A reference that is made of function words alone ("the last one") is compared by all its words.
+
+    >>> content_f1("At noon.", "at nine"), content_f1("At nine.", "at nine")
+    (0.0, 1.0)
     """
     wanted = " ".join(content_words(reference))
     return token_f1(" ".join(content_words(answer)), wanted) if wanted else token_f1(answer, reference)

@@ -1,1 +1,1 @@
-
+"""Labels from speech: voice activity, affect, gender, prosody, and the stage that runs labellers over recordings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,9 +137,7 @@ def steps_done(out: Path, names: Sequence[str]) -> int:
     for name in names:
         for file in (out / slug(name) / LOSSES, out / slug(name) / "_draft" / LOSSES):
             if file.is_file() and (lines := file.read_text(encoding="utf-8").splitlines()):
-                try:
+                with contextlib.suppress(json.JSONDecodeError, KeyError):  # a line that is being written
                     total += int(json.loads(lines[-1])["step"])
-                except (json.JSONDecodeError, KeyError):  # a line that is being written
-                    pass
                 break
     return total
