@@ -29,6 +29,7 @@ class LabelStage(Stage[Recording, Segment]):
     reads: ClassVar[type[Recording]] = Recording
     writes: ClassVar[type[Segment]] = Segment
     batch_rows: ClassVar[int] = 1
+    heavy: ClassVar[bool] = True
 
     labellers: tuple[str, ...] = ("affect-small", "prosody")
     vad: speech.Method = "energy"
