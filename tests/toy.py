@@ -39,6 +39,7 @@ class Cut(Stage[Recording, Segment]):
     reads: ClassVar[type[Recording]] = Recording
     writes: ClassVar[type[Segment]] = Segment
     batch_rows: ClassVar[int] = 4
+    heavy: ClassVar[bool] = True
 
     length_ms: int = 100
     pause_s: float = 0.0

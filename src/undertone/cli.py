@@ -28,11 +28,17 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder: every table and the report go here.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder, as made by `undertone label` or `undertone run`.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: key=value, as in the study file. Repeatable.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one setting: key=value, as in the study file. Repeatable.")
+]
 Workers = Annotated[int, typer.Option("--workers", "-j", min=0, help="Processes; 0 is one per core. Results do not depend on it.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything that is drawn; overrides the study's.")]
-Redo = Annotated[list[str] | None, typer.Option("--redo", help="Start a table over, such as generate or generate/cpqa. Repeatable.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first so many recordings of each split of each corpus.")]
+Redo = Annotated[
+    list[str] | None, typer.Option("--redo", help="Start a table over, such as generate or generate/cpqa. Repeatable.")
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use only the first so many recordings of each split of each corpus.")
+]
 RowLimit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first so many rows of each input table.")]
 
 
@@ -90,13 +96,17 @@ def label(
 
 
 @app.command()
-def condense(run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None) -> None:
+def condense(
+    run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None
+) -> None:
     """Keep emotion-rich, consistent, balanced clips: label/ -> condense/, and cut reference clips into references/."""
     _one_step("condense", run, limit, seed, workers, set_, redo)
 
 
 @app.command()
-def generate(run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None) -> None:
+def generate(
+    run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None
+) -> None:
     """Write question-answer pairs about the clips and check them: condense/, references/ -> generate/.
 
     With an LLM: --set generate.cpqa.generator=llm --set generate.cpqa.endpoint=http://127.0.0.1:8000/v1 --set generate.cpqa.model=NAME
@@ -196,7 +206,9 @@ def _version(shown: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
 ) -> None:
     """Options before the command."""
 

@@ -41,7 +41,7 @@ from undertone.records import Answer, Clip, Example, QAPair, Recording, Segment,
 from undertone.stages import Stage
 from undertone.study import Study
 from undertone.tables import Fingerprint, Table
-from undertone.train.job import Frames, TrainJob, slug, steps_done, train_one
+from undertone.train.job import START, Frames, TrainJob, slug, steps_done, train_one, train_start
 
 
 @dataclass(kw_only=True)
@@ -82,7 +82,9 @@ class Run:
         """Whether --redo names this table or a folder above it."""
         return any(name == one or name.startswith(one.rstrip("/") + "/") for one in self.redo)
 
-    def stage(self, stage: Stage[Any, Any], sources: Sequence[str], out: str, *, sides: dict[str, str] | None = None) -> StageReport:
+    def stage(
+        self, stage: Stage[Any, Any], sources: Sequence[str], out: str, *, sides: dict[str, str] | None = None
+    ) -> StageReport:
         """Run one stage between tables of this run and print its accounting."""
         report = run_stage(
             stage,
@@ -277,23 +279,39 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
     need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="training")
     names = _trained(run, only)
     run.stage(EncodeStage(encoder=run.study.model.encoder, max_audio_s=run.study.model.max_audio_s), CLIP_TABLES, FEATURES)
+    starts = run.study.model.decoder.name is None and run.study.train.reading.clips > 0
     job = TrainJob(
         pairs=tuple(run.path(name) for name in PAIR_TABLES),
         clips=tuple(run.path(name) for name in CLIP_TABLES),
         label=run.path("label"),
         features=run.path(FEATURES),
         out=run.path("train"),
+        start=run.path(f"train/{START}") if starts else None,
         systems=run.study.systems,
         model=run.study.model,
         train=run.study.train.model_copy(update={"seed": run.study.seed}),
         seed=run.study.seed,
-        redo=tuple(name for name in names if run.again(f"train/{slug(name)}")),
+        redo=tuple(name for name in (START, *names) if run.again(f"train/{slug(name)}")),
     )
+    if starts:
+        run.say("train/start: a new decoder learns to read, the adapter to hear words; all systems start from it")
+        total = run.study.train.reading.steps
+        run_units(
+            train_start, job, [START], workers=1, told=lambda _: None, tick=_ticker(run, "train/start", job.out, [START], total)
+        )
     run.say(f"train: {', '.join(names)}, {run.study.train.steps} steps each")
-    total = run.study.train.steps * len(names)
-    progress = run.progress
-    tick = (lambda: progress("train", min(total, steps_done(job.out, names)), total, 0)) if progress else (lambda: None)
+    tick = _ticker(run, "train", job.out, names, run.study.train.steps * len(names))
     run_units(train_one, job, names, workers=run.workers, told=lambda name: run.say(f"train/{slug(name)}: done"), tick=tick)
+
+
+def _ticker(run: Run, what: str, out: Path, names: Sequence[str], total: int) -> Callable[[], None]:
+    """Tells the progress of trainings by what they have logged."""
+
+    def tick() -> None:
+        if run.progress is not None:
+            run.progress(what, min(total, steps_done(out, names)), total, 0)
+
+    return tick
 
 
 def _trained(run: Run, only: Sequence[str]) -> list[str]:
@@ -332,7 +350,9 @@ def _ask_system(run: Run, system: System, pairs: Sequence[QAPair]) -> str:
     features = Frames(run.path(FEATURES), max_audio_s=run.study.model.max_audio_s)
     checkpoint = run.path(f"train/{slug(system.checkpoint)}")
     digest = artefact_digest(checkpoint, made_by=f"undertone train {run.out} --system {shlex.quote(system.checkpoint)}")
-    shown = build_examples(pairs, all_clips(run), predicted_segments(run), system, phase="inference", metadata=run.study.model.metadata)
+    shown = build_examples(
+        pairs, all_clips(run), predicted_segments(run), system, phase="inference", metadata=run.study.model.metadata
+    )
     examples, answers = f"evaluate/examples/{slug(system.name)}", f"evaluate/answers/{slug(system.name)}"
     inputs = {"pairs": run.table("evaluate/benchmark", QAPair).digest, "label": run.table("label", Segment).digest}
     made = run.fingerprint("examples", {"system": system.model_dump(mode="json")}, inputs)

@@ -75,6 +75,7 @@ class Stage(BaseModel, Generic[In, Out]):
             raises is tried again row by row. "part": `process` gets all rows of one part (all segments of a recording are in one
             part). "table": `process` gets the whole table.
         sides: Names and record classes of side tables.
+        heavy: A row takes milliseconds or more (audio, models): worth processes of its own even for few rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +87,7 @@ class Stage(BaseModel, Generic[In, Out]):
     scope: ClassVar[Literal["row", "part", "table"]] = "row"
     batch_rows: ClassVar[int] = 64
     sides: ClassVar[Mapping[str, type[Record]]] = {}
+    heavy: ClassVar[bool] = False
 
     def open(self, context: Context) -> None:
         """Load models and side tables; called once in each worker before the first batch."""

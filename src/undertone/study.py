@@ -120,7 +120,9 @@ class Study(Section):
         trained = {one.name for one in self.systems if one.weights_of is None}
         for one in self.systems:
             if one.weights_of is not None and one.weights_of not in trained:
-                raise ValueError(f"systems: {one.name} uses the weights of {one.weights_of!r}; trained are {', '.join(sorted(trained))}")
+                raise ValueError(
+                    f"systems: {one.name} uses the weights of {one.weights_of!r}; trained are {', '.join(sorted(trained))}"
+                )
         return self
 
 

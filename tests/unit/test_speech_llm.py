@@ -119,7 +119,7 @@ def test_batched_answers_equal_single_ones(model: SpeechLLM) -> None:
 def test_hearing_matters_and_systems_that_do_not_hear_need_no_frames(model: SpeechLLM) -> None:
     def nll(heard: np.ndarray | None, speech: str) -> float:
         item = model.item(build(QUESTIONS[0], speech=speech), heard, target=ANSWERS[0])
-            return float(model.on(training_batch([[item]], pad_id=model.tokenizer.pad_id)).loss.detach())
+        return float(model.on(training_batch([[item]], pad_id=model.tokenizer.pad_id)).loss.detach())
 
     assert nll(frames(9, 1), "<audio>") != nll(frames(9, 2), "<audio>")
     assert nll(None, "Transcript: we left") > 0

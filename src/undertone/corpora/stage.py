@@ -35,6 +35,7 @@ class ReadCorpus(Stage[Planned, Recording]):
     reads: ClassVar[type[Planned]] = Planned
     writes: ClassVar[type[Recording]] = Recording
     batch_rows: ClassVar[int] = 1
+    heavy: ClassVar[bool] = True
 
     _out_dir: Path = PrivateAttr()
 

@@ -25,6 +25,7 @@ class AnswerStage(Stage[Example, Answer]):
     reads: ClassVar[type[Example]] = Example
     writes: ClassVar[type[Answer]] = Answer
     scope: ClassVar = "part"
+    heavy: ClassVar[bool] = True
 
     checkpoint: Path
     checkpoint_digest: str

@@ -43,6 +43,7 @@ class CheckpointSubject:
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self.threads = threads
+        self._model: SpeechLLM | None = None
 
     def answers(self, examples: Sequence[Example]) -> Iterator[Answer]:
         """Answer examples, those of like length together.
@@ -52,13 +53,14 @@ class CheckpointSubject:
             DataError: A clip has no frames.
         """
         torch.set_num_threads(self.threads)
-        model = SpeechLLM.load(self.checkpoint)
+        if self._model is None:
+            self._model = SpeechLLM.load(self.checkpoint)
         ordered = sorted(examples, key=lambda one: (len(one.prompt), one.id))
         for start in range(0, len(ordered), self.batch_size):
             batch = ordered[start : start + self.batch_size]
             frames = [self.features[one.clip_id] if one.prompt.startswith(AUDIO) else None for one in batch]
             began = time.monotonic()
-            replies = model.answer([one.prompt for one in batch], frames, max_new_tokens=self.max_new_tokens)
+            replies = self._model.answer([one.prompt for one in batch], frames, max_new_tokens=self.max_new_tokens)
             seconds = (time.monotonic() - began) / len(batch)
             for one, reply in zip(batch, replies, strict=True):
                 yield Answer(subject=one.arm, pair_id=one.pair_id, text=reply.text, raw=reply.raw, seconds=seconds)

@@ -21,6 +21,9 @@ _WORKER: dict[str, Any] = {}
 """The opened stage of this worker process, so that models load once in each."""
 
 
+_LIGHT_ROWS = 20_000
+
+
 class Progress(Protocol):
     """Told how far a stage is: finished units of all units, and the input rows in them."""
 
@@ -140,6 +143,8 @@ def run_stage(
             todo = [unit for unit in units if any(tables.finished_part(out, read.part) is None for read in unit.reads)]
             resumed = parts - sum(len(unit.reads) for unit in todo)
             job = Job(stage=stage, sources=tuple(sources), sides=side_paths, out=out, seed=seed)
+            if not stage.heavy and sum(unit.rows for unit in todo) < _LIGHT_ROWS:
+                workers = 1  # starting processes would take longer than the work
             run_units(run_unit, job, todo, workers=workers, told=_teller(stage, progress, parts, resumed))
             done = tables.finish(out, fingerprint, record=stage.writes, parts=parts)
     report = StageReport(

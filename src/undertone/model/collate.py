@@ -128,10 +128,15 @@ def _frames(arrays: Sequence[FrameArray | None]) -> tuple[Tensor | None, Tensor 
     longest = max((len(array) for array in heard), default=0)
     if longest == 0:
         return None, None
-    frames = torch.zeros(len(arrays), longest, heard[0].shape[1])
-    mask = torch.zeros(len(arrays), longest, dtype=torch.bool)
+    width = heard[0].shape[1]
+    return padded([np.zeros((0, width), np.float32) if array is None else array for array in arrays])
+
+
+def padded(arrays: Sequence[FrameArray]) -> tuple[Tensor, Tensor]:
+    """Frames of several clips, each (T, D), as one (B, longest T, D) and their mask (B, longest T)."""
+    frames = torch.zeros(len(arrays), max(map(len, arrays)), arrays[0].shape[1])
+    mask = torch.zeros(frames.shape[:2], dtype=torch.bool)
     for index, array in enumerate(arrays):
-        if array is not None:
-            frames[index, : len(array)] = torch.from_numpy(array.astype(np.float32))
-            mask[index, : len(array)] = True
+        frames[index, : len(array)] = torch.from_numpy(array.astype(np.float32))
+        mask[index, : len(array)] = True
     return frames, mask

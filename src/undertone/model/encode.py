@@ -35,6 +35,7 @@ class EncodeStage(Stage[Clip, Encoded]):
     reads: ClassVar[type[Clip]] = Clip
     writes: ClassVar[type[Encoded]] = Encoded
     batch_rows: ClassVar[int] = 1
+    heavy: ClassVar[bool] = True
 
     encoder: EncoderConfig = EncoderConfig.affect_small()
     max_audio_s: float = Field(default=30.0, gt=0)

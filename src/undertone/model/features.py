@@ -53,7 +53,7 @@ class FeatureCache:
             encoder: The encoder's fingerprint.
             max_audio_s: Where speech was cut.
         """
-        self.folder = root / content_hash(encoder, repr(max_audio_s))
+        self.folder = root / content_hash(encoder, repr(float(max_audio_s)))
 
     def path(self, clip_id: str) -> Path:
         """Where a clip's frames are or will be."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -236,8 +236,8 @@ class SpeechLLM(nn.Module):
         model.load_weights(folder)
         return model.eval()
 
-    def load_weights(self, folder: Path, *, part: Literal["decoder"] | None = None) -> None:
-        """Read model.safetensors of a checkpoint into this model, or the tensors of one part; strict."""
+    def load_weights(self, folder: Path) -> None:
+        """Read model.safetensors of a checkpoint into this model; strict."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -247,9 +247,6 @@ class SpeechLLM(nn.Module):
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path} does not load: {error}; train this checkpoint again") from error
         state, expected = self.state_dict(), self._stored()
-        if part is not None:
-            stored = {name: tensor for name, tensor in stored.items() if name.startswith(f"{part}.")}
-            expected = [name for name in expected if name.startswith(f"{part}.")]
         problems = {
             "missing": [name for name in expected if name not in stored],
             "unexpected": [name for name in stored if name not in expected],

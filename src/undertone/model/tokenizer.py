@@ -62,6 +62,10 @@ class TextTokenizer:
         text = self._plain(prompt.removeprefix(AUDIO))
         return [*self._before, *([self.audio_id] * embeddings if heard else []), *text, *self._after]
 
+    def word_ids(self, word: str) -> list[int]:
+        """Tokens of a word as it stands inside a text."""
+        return self._plain(f" {word}")
+
     def target_ids(self, target: str) -> list[int]:
         """Tokens of an answer, end token included."""
         return [*self._plain(target if self.tokens.after else f" {target}"), self.end_id]

@@ -65,7 +65,9 @@ def gather(out: Path, study: Study) -> Path:
         funnel=tuple(_funnel(out)),
         losses=tuple(_losses(out / "train")),
         clips=_clips(out, segments, study.seed),
-        notes=() if study.evaluate.judge.judge.kind == "reference" else (f"Answers were scored by {study.evaluate.judge.judge.name}.",),
+        notes=()
+        if study.evaluate.judge.judge.kind == "reference"
+        else (f"Answers were scored by {study.evaluate.judge.judge.name}.",),
         sources=tuple(_sources(recordings, study)),
     )
     page = build(inputs, out / "report")
@@ -162,5 +164,7 @@ def _write_card(out: Path, inputs: ReportInputs) -> None:
     losses = [loss for table in found for loss in (*table.dropped(), *table.failed())]
     facts = CardFacts.count((pair for table in found for pair in table.rows()), losses)
     run = inputs.run
-    text = dataset_card(facts, name=run.name, created=run.created, code_version=run.code_version, seed=run.seed, sources=inputs.sources)
+    text = dataset_card(
+        facts, name=run.name, created=run.created, code_version=run.code_version, seed=run.seed, sources=inputs.sources
+    )
     tables.write_bytes(out / "report" / "DATASET.md", text.encode())

@@ -17,7 +17,7 @@ from undertone.model.config import SpeechLLMConfig
 from undertone.model.encode import Encoded
 from undertone.model.examples import System, build_examples
 from undertone.model.features import FeatureCache
-from undertone.records import Clip, Example, QAPair, Segment
+from undertone.records import Clip, Example, QAPair, Segment, content_hash
 from undertone.tables import Fingerprint
 from undertone.train.config import TrainConfig
 
@@ -83,6 +83,43 @@ def training_examples(job: TrainJob, system: System, clips: frozenset[str]) -> l
     return build_examples(pairs, about, predicted, system, phase="train", metadata=job.model.metadata)
 
 
+START = "start"
+
+
+def train_start(job: TrainJob, unit: str) -> None:
+    """Make the checkpoint that all systems start from: a decoder that reads, an adapter that hears words. Runs in a worker."""
+    del unit
+    from undertone.generate.grammar import GrammarGenerator
+    from undertone.train.align import align  # torch
+    from undertone.train.pretrain import pretrain
+
+    frames = Frames(job.features, max_audio_s=job.model.max_audio_s)
+    clips = [clip for folder in job.clips for clip in tables.open_table(folder, Clip).rows() if clip.split == "train"]
+    texts = [
+        text
+        for system in job.systems
+        for one in training_examples(job, system, frames.clips)
+        for text in (one.prompt, f" {one.target}")
+    ]
+    inputs = {f"clips{index}": tables.open_table(folder, Clip).digest for index, folder in enumerate(job.clips)}
+    inputs |= {"features": tables.open_table(job.features, Encoded).digest, "texts": content_hash(*texts)}
+    config = {"model": _plain(job.model), "train": _plain(job.train)}
+    fingerprint = Fingerprint(stage="start", version="1", seed=job.seed, config=config, inputs=inputs)
+    generators = [GrammarGenerator(strategy="asr"), GrammarGenerator(strategy="cpqa")]
+
+    def write(clip: Clip) -> list[QAPair]:
+        return [pair for one in generators for pair in one.write(clip, seed=job.seed)]
+
+    def build(folder: Path) -> None:
+        pretrain(clips, write, job.train, folder, model=job.model, frame_dim=frames.width, tokenizer_texts=texts)
+        if job.train.align.steps:
+            heard = [clip for clip in clips if clip.id in frames.clips]
+            # Single utterances hold all the words of the longer clips, and a step costs a quarter.
+            align(folder, [clip for clip in heard if len(clip.segments) == 1] or heard, frames.cache, job.train)
+
+    build_artefact(job.out / START, fingerprint, build, redo=START in job.redo)
+
+
 def train_one(job: TrainJob, name: str) -> None:
     """Train one system into `job.out/NAME`, unless it is there already. Runs in a worker."""
     from undertone.train.trainer import train  # torch: only where training happens
@@ -92,7 +129,9 @@ def train_one(job: TrainJob, name: str) -> None:
     examples = training_examples(job, system, frames.clips)
     inputs = {"features": tables.open_table(job.features, Encoded).digest}
     inputs |= {f"pairs{index}": tables.open_table(folder, QAPair).digest for index, folder in enumerate(job.pairs)}
-    made = Fingerprint(stage="examples", version="1", seed=job.seed, config=_plain(system), inputs=inputs | _label_input(job, system))
+    made = Fingerprint(
+        stage="examples", version="1", seed=job.seed, config=_plain(system), inputs=inputs | _label_input(job, system)
+    )
     redo = name in job.redo
     report = write_rows(job.out / "examples" / slug(name), examples, record=Example, fingerprint=made, redo=redo)
     config = {"system": _plain(system), "model": _plain(job.model), "train": _plain(job.train)}

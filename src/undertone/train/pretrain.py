@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from undertone.errors import DataError
 from undertone.lexicon import GENDER_WORDS
 from undertone.model import prompts
+from undertone.model.config import SpeechLLMConfig
 from undertone.model.metadata import MetadataConfig, render
 from undertone.records import EMOTIONS, Clip, Example, Label, QAPair, Segment
+from undertone.train.config import TrainConfig
+from undertone.train.trainer import Progress, train
 
 IMAGINED = "imagined@1"
 """Labeller of labels that were drawn at random."""
@@ -24,6 +28,48 @@ ARM = "reading"
 _GAP_MS = 400
 _WINDOW_MS = 2_000
 _DRAWN = tuple(name for name in EMOTIONS if name not in {"other", "unknown"})
+
+
+def pretrain(
+    clips: Sequence[Clip],
+    write: Callable[[Clip], Sequence[QAPair]],
+    config: TrainConfig,
+    out_dir: Path,
+    *,
+    model: SpeechLLMConfig,
+    frame_dim: int,
+    tokenizer_texts: Sequence[str] = (),
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Teach a new decoder to read; `trainer.train(..., start=out_dir)` then starts each system from it.
+
+    Args:
+        clips: Train clips; only the transcripts and word times of their segments are used.
+        write: A generator with train wordings.
+        config: As for the systems; `reading` says how long.
+        out_dir: Where the checkpoint goes.
+        model: As for the systems; its decoder has no name.
+        frame_dim: As for the systems.
+        tokenizer_texts: Prompts and answers of all systems: the tokeniser that they share is trained here.
+        progress: Called with every line of losses.jsonl.
+
+    Raises:
+        DataError: A clip is of split test, or no clip has a transcript.
+    """
+    reading = config.reading
+    examples = reading_examples(clips, write, count=reading.clips, seed=config.seed, metadata=model.metadata)
+    changed = {"steps": reading.steps, "lr": reading.lr, "threads": reading.threads, "decoder_lr": 1.0, "mix": {}}
+    tuned = model.model_copy(update={"frozen": ("encoder", "adapter")})
+    return train(
+        examples,
+        {},
+        config.model_copy(update=changed),
+        out_dir,
+        model=tuned,
+        frame_dim=frame_dim,
+        tokenizer_texts=tokenizer_texts,
+        progress=progress,
+    )
 
 
 def reading_examples(
@@ -81,7 +127,7 @@ def imagine(clips: Sequence[Clip], *, count: int, seed: int) -> Iterator[Clip]:
         raise DataError(f"clip {foreign.id} is of split test; a decoder learns to read from train transcripts only")
     segments = [segment for clip in clips for segment in clip.segments if segment.transcript]
     if not segments:
-        raise DataError(f"none of {len(clips)} clips has a transcript to learn reading from; set train.reading_clips=0")
+        raise DataError(f"none of {len(clips)} clips has a transcript to learn reading from; set train.reading.clips=0")
     chance = random.Random(seed)
     for number in range(count):
         genders = chance.sample(sorted(GENDER_WORDS), 2) if chance.random() < 0.5 else [chance.choice(sorted(GENDER_WORDS))] * 2

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from undertone.errors import DataError, ModelError
 from undertone.model.collate import Item, training_batch
@@ -64,7 +65,7 @@ def train(
         frame_dim: Width of the encoder's frames.
         encoder_fingerprint: Recorded in the checkpoint.
         system: Recorded in the checkpoint.
-        start: A checkpoint whose decoder and tokeniser to start from (`pretrain`); None starts from new weights.
+        start: A checkpoint whose weights and tokeniser to start from (`pretrain`, `align`); None starts from new weights.
         tokenizer_texts: Texts for the tokeniser beside those of the examples; give all systems the same.
         progress: Called with every line of losses.jsonl.
 
@@ -78,11 +79,12 @@ def train(
     if not examples:
         name = system.name if system else "this system"
         raise DataError(f"no training example for {name}: its sources gave no pair; look at generate/ and at the system's data")
-    with _deterministic(config):
+    with deterministic(config):
         made = _start(examples, model, config, frame_dim, encoder_fingerprint, start, tokenizer_texts)
         out_dir.mkdir(parents=True, exist_ok=True)
-        with (out_dir / LOSSES_FILE).open("w", encoding="utf-8") as log:
-            for line in _loop(made, examples, features, config):
+        with (out_dir / LOSSES_FILE).open("w", encoding="utf-8", buffering=1) as log:
+            reads = start is not None or model.decoder.name is not None
+            for line in _loop(made, examples, features, config, decoder_lr=config.decoder_lr if reads else 1.0):
                 log.write(json.dumps(line.__dict__) + "\n")
                 if progress is not None:
                     progress(line)
@@ -110,23 +112,27 @@ def _start(
     torch.manual_seed(config.seed)
     made = SpeechLLM(model, tokenizer, frame_dim=frame_dim, encoder_fingerprint=encoder_fingerprint)
     if start is not None:
-        made.load_weights(start, part="decoder")
+        made.load_weights(start)
     return made
 
 
-def _loop(model: SpeechLLM, examples: Sequence[Example], features: Features, config: TrainConfig) -> Iterator[Progress]:
+def _loop(
+    model: SpeechLLM, examples: Sequence[Example], features: Features, config: TrainConfig, *, decoder_lr: float
+) -> Iterator[Progress]:
     """Take the steps; yield a line every `log_every` steps and at the last."""
     model.train()
     parameters = [one for one in model.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(_decayed(parameters, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay, decoder_lr), lr=config.lr, betas=(0.9, 0.98))
     order = batches(examples, mix=config.mix, group_size=config.group_size, batch_size=config.batch_size, seed=config.seed)
+    chance = random.Random(config.seed)
     sums: dict[str, list[float]] = defaultdict(list)
     losses: list[float] = []
     for step in range(1, config.steps + 1):
-        rate = config.lr * _schedule(step / config.steps, config.warmup)
+        rate = config.lr * schedule(step / config.steps, config.warmup)
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        rows = [_items(model, [examples[index] for index in group], features) for group in next(order)]
+            group["lr"] = rate * group["share"]
+        cuts = ((group, chance.randint(0, config.shift_frames)) for group in next(order))
+        rows = [_items(model, [examples[index] for index in group], features, cut) for group, cut in cuts]
         batch = training_batch(rows, pad_id=model.tokenizer.pad_id)
         output = model.on(batch)
         loss = float(output.loss.detach())
@@ -148,18 +154,25 @@ def _loop(model: SpeechLLM, examples: Sequence[Example], features: Features, con
             sums, losses = defaultdict(list), []
 
 
-def _items(model: SpeechLLM, examples: Sequence[Example], features: Features) -> list[Item]:
+def _items(model: SpeechLLM, examples: Sequence[Example], features: Features, cut: int) -> list[Item]:
     heard = features[examples[0].clip_id] if examples[0].prompt.startswith(AUDIO) else None
+    if heard is not None:
+        heard = heard[min(cut, len(heard) // 4) :]
     return [model.item(one.prompt, heard, target=one.target, source=one.source) for one in examples]
 
 
-def _decayed(parameters: Sequence[Tensor], decay: float) -> list[dict[str, object]]:
-    matrices = [one for one in parameters if one.dim() > 1]
-    vectors = [one for one in parameters if one.dim() <= 1]
-    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+def _parameter_groups(model: SpeechLLM, weight_decay: float, decoder_lr: float) -> list[dict[str, Any]]:
+    """Matrices with weight decay and vectors without, of adapter and decoder; `share` scales the learning rate."""
+    groups = []
+    for part, share in ((model.adapter, 1.0), (model.decoder, decoder_lr)):
+        trained = [one for one in part.parameters() if one.requires_grad]
+        matrices, vectors = [one for one in trained if one.dim() > 1], [one for one in trained if one.dim() <= 1]
+        groups.append({"params": matrices, "weight_decay": weight_decay, "share": share})
+        groups.append({"params": vectors, "weight_decay": 0.0, "share": share})
+    return groups
 
 
-def _schedule(done: float, warmup: float) -> float:
+def schedule(done: float, warmup: float) -> float:
     """Share of the peak rate after a share of the steps: linear up, cosine down to a tenth."""
     if done < warmup:
         return done / warmup
@@ -171,7 +184,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 @contextmanager
-def _deterministic(config: TrainConfig) -> Iterator[None]:
+def deterministic(config: TrainConfig) -> Iterator[None]:
     """Fixed threads, seed and deterministic kernels, all put back afterwards."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(config.threads)
