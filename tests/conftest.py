@@ -12,7 +12,9 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 # Two shared cores: time is no measure of a test here, and the first draw of a strategy builds tables.
-settings.register_profile("undertone", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile(
+    "undertone", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 settings.load_profile("undertone")
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from undertone import recipe, tables
-from undertone.errors import ConfigError, DataError, ResumeMismatch
+from undertone.errors import ConfigError, DataError, ModelError, ResumeMismatch
 from undertone.evaluate.study_table import StudyTable
 from undertone.records import HUMAN, Answer, Clip, Example, QAPair, Recording, Segment, Verdict
 from undertone.study import Study, load_study
@@ -29,6 +29,9 @@ TINY = [
     "parts=4",
     "train.steps=6",
     "train.batch_size=8",
+    "train.reading.clips=20",
+    "train.reading.steps=4",
+    "train.align.steps=3",
     "evaluate.resamples=100",
     "evaluate.max_new_tokens=8",
 ]
@@ -201,6 +204,14 @@ def test_a_labeller_that_heard_a_test_speaker_is_refused(whole: Path) -> None:
 def test_a_corpus_without_test_split_says_so_at_evaluation(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the benchmark is empty: no recording of split test"):
         run(tmp_path, study("corpora.0.test=0", "corpora.0.train=2"), steps="corpora label condense generate train evaluate")
+
+
+def test_a_trained_system_answers_about_a_file(whole: Path) -> None:
+    file = Path(next(iter(tables.open_table(whole / "corpus", Recording).rows())).uri)
+    for system in ("S30", "S32", "metadata-only"):
+        assert isinstance(recipe.ask(whole / "train" / system, file, "How does the speaker feel?"), str)
+    with pytest.raises(ModelError, match="reads transcripts and cannot hear a file; choose a system that hears speech"):
+        recipe.ask(whole / "train" / "words-only", file, "How does the speaker feel?")
 
 
 @pytest.mark.slow

@@ -101,7 +101,12 @@ def test_content_about_not_knowing_is_no_refusal(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "reference", "score"),
-    [("At noon.", "At nine.", 0), ("at nine", "At nine.", 1), ("They leave at nine.", "At nine.", 2 / 3), ("the last", "The last one.", 2 / 3)],
+    [
+        ("At noon.", "At nine.", 0),
+        ("at nine", "At nine.", 1),
+        ("They leave at nine.", "At nine.", 2 / 3),
+        ("the last", "The last one.", 2 / 3),
+    ],
 )
 def test_content_f1_counts_content_words(answer: str, reference: str, score: float) -> None:
     assert content_f1(answer, reference) == pytest.approx(score)

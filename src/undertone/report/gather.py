@@ -65,9 +65,7 @@ def gather(out: Path, study: Study) -> Path:
         funnel=tuple(_funnel(out)),
         losses=tuple(_losses(out / "train")),
         clips=_clips(out, segments, study.seed),
-        notes=()
-        if study.evaluate.judge.judge.kind == "reference"
-        else (f"Answers were scored by {study.evaluate.judge.judge.name}.",),
+        notes=tuple(_notes(out, study)),
         sources=tuple(_sources(recordings, study)),
     )
     page = build(inputs, out / "report")
@@ -154,6 +152,17 @@ def _sources(recordings: Sequence[Recording], study: Study) -> Iterable[SourceRo
         weights = LABELLERS.get(name).licence
         if weights:
             yield SourceRow(name=name, licence=weights, used_for="labels")
+
+
+def _notes(out: Path, study: Study) -> Iterable[str]:
+    if study.evaluate.judge.judge.kind != "reference":
+        yield f"Answers were scored by {study.evaluate.judge.judge.name}."
+    if (out / "train" / "start" / "_done.json").exists():
+        yield (
+            "The decoder began with random weights. So that systems differ by what they hear and not by how much English they picked up, all start "
+            "from one checkpoint (train/start) whose decoder learnt to read from text clips with random labels, and whose adapter learnt to hear "
+            "words from the transcripts of the training split."
+        )
 
 
 def _write_card(out: Path, inputs: ReportInputs) -> None:
