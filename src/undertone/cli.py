@@ -131,9 +131,11 @@ def train(
 
 
 @app.command()
-def evaluate(run: RunFolder, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None) -> None:
+def evaluate(
+    run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None
+) -> None:
     """Ask all systems the benchmark's questions, judge the answers and print the study table: train/ -> evaluate/."""
-    _one_step("evaluate", run, None, seed, workers, set_, redo)
+    _one_step("evaluate", run, limit, seed, workers, set_, redo)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from undertone.records import HUMAN, Clip, QAPair, Recording, Segment
 
 pytest.importorskip("espeakng_loader", reason="the speech of this test is synthesised by the extra demo")
 
-from undertone.corpora.demo import plan, render  # noqa: E402
+from undertone.corpora.demo import plan, render
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,9 @@ TEXTS = (
     "The train to the coast leaves at nine.",
     "We park the car behind the library now.",
 )
-SAMPLE = tuple(voice for voice in VOICES if voice.name in {"ada", "abel", "greta", "ivor", "olga", "max"})
+SAMPLE = tuple(
+    voice for voice in VOICES if voice.name in {"en-us+f1", "en-us+m1", "en-gb-x-rp+f3", "en-us-nyc+m6", "en+anika", "en-us+m7"}
+)
 
 
 def f0_st(utterance: Utterance) -> np.ndarray:

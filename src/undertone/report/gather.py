@@ -159,9 +159,9 @@ def _notes(out: Path, study: Study) -> Iterable[str]:
         yield f"Answers were scored by {study.evaluate.judge.judge.name}."
     if (out / "train" / "start" / "_done.json").exists():
         yield (
-            "The decoder began with random weights. So that systems differ by what they hear and not by how much English they picked up, all start "
-            "from one checkpoint (train/start) whose decoder learnt to read from text clips with random labels, and whose adapter learnt to hear "
-            "words from the transcripts of the training split."
+            "The decoder began with random weights. So that systems differ by what they hear and not by how much English they picked "
+            "up, all start from one checkpoint (train/start): its decoder learnt to read from text clips with random labels, its "
+            "adapter to hear words from the transcripts of the training split."
         )
 
 
