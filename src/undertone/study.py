@@ -77,10 +77,11 @@ class Generate(Section):
 class Evaluate(Section):
     """The benchmark's questions, the judge, and the statistics of the study table.
 
-    `direct` asks about single utterances (like IEMOCAP's questions in the paper), `context` about clips with a context.
+    `direct` asks about single utterances (like IEMOCAP's questions in the paper), `context` about clips with a context. Of the many utterances
+    a share is drawn, so that contextual questions keep their weight in the overall score.
     """
 
-    direct: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("DE", "DG"))
+    direct: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("DE", "DG"), share=0.3)
     context: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("C", "CE", "CG"))
     judge: JudgeStage = JudgeStage()
     resamples: int = Field(default=2000, ge=100)
@@ -89,8 +90,11 @@ class Evaluate(Section):
     @field_validator("direct", "context", mode="before")
     @classmethod
     def _is_the_benchmark(cls, value: Any, info: Any) -> Any:
-        kinds = ("DE", "DG") if info.field_name == "direct" else ("C", "CE", "CG")
-        return {"strategy": "benchmark", "splits": ("test",), "kinds": kinds, **value} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        direct = info.field_name == "direct"
+        own = {"kinds": ("DE", "DG"), "share": 0.3} if direct else {"kinds": ("C", "CE", "CG")}
+        return {"strategy": "benchmark", "splits": ("test",), **own, **value}
 
 
 class Study(Section):

@@ -33,6 +33,7 @@ TINY = [
     "train.reading.steps=4",
     "train.align.steps=3",
     "evaluate.resamples=100",
+    "evaluate.direct.share=1.0",
     "evaluate.max_new_tokens=8",
 ]
 TABLES: dict[str, type] = {

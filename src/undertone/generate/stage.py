@@ -14,7 +14,7 @@ from undertone.generate.frames import FrameSet, digest
 from undertone.generate.grammar import GrammarGenerator, Strategy
 from undertone.generate.llm import LLMGenerator, prompt_digest
 from undertone.generate.protocol import Generator
-from undertone.records import Clip, Kind, QAPair, Record, Split
+from undertone.records import Clip, Kind, QAPair, Record, Split, content_hash
 from undertone.stages import Context, Dropped, Failed, Kept, Outcome, Stage
 
 
@@ -33,6 +33,7 @@ class GenerateStage(Stage[Clip, QAPair]):
         cache_dir: Where LLM replies are kept, so that they are paid for once; None for nowhere. No part of the identity.
         concurrency: How many requests at a time, in each worker. No part of the identity.
         splits: Clips of other splits are dropped with `other_split`.
+        share: Share of the clips that are asked about, drawn by a hash of seed and clip; the others are dropped with `not_drawn`.
     """
 
     name: ClassVar[str] = "generate"
@@ -50,6 +51,7 @@ class GenerateStage(Stage[Clip, QAPair]):
     cache_dir: Path | None = None
     concurrency: int = Field(default=8, ge=1)
     splits: tuple[Split | None, ...] = ("train", None)
+    share: float = Field(default=1.0, gt=0, le=1)
 
     _generator: Generator = PrivateAttr()
     _seed: int = PrivateAttr()
@@ -92,9 +94,15 @@ class GenerateStage(Stage[Clip, QAPair]):
 
     def process(self, rows: Sequence[Clip]) -> Sequence[Outcome[QAPair]]:
         """One outcome for each clip: its pairs, or why there are none."""
-        asked = [row for row in rows if row.split in self.splits]
+        asked = [row for row in rows if self._passed_over(row) is None]
         made = dict(zip((row.id for row in asked), self._generator.write_many(asked, seed=self._seed), strict=True))
-        return [_outcome(made[row.id]) if row.id in made else Dropped("other_split", row.split) for row in rows]
+        return [self._passed_over(row) or _outcome(made[row.id]) for row in rows]
+
+    def _passed_over(self, clip: Clip) -> Dropped | None:
+        if clip.split not in self.splits:
+            return Dropped("other_split", clip.split)
+        drawn = int(content_hash("share", str(self._seed), clip.id), 16) / 16**16
+        return None if drawn < self.share else Dropped("not_drawn")
 
 
 def _outcome(made: list[QAPair] | ServiceError) -> Outcome[QAPair]:
