@@ -37,10 +37,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: setup lint  ## lint, types, import rules, all tests but the slow ones
-	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow'
 
 test-all: setup lint  ## all tests, the slow ones too
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 affect-small: setup  ## train the small labeller again (needs ../shared/data)
 	$(BIN)/python recipes/affect_small.py --data ../shared/data --out models/affect-small

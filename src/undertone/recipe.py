@@ -79,8 +79,9 @@ class Run:
         return tables.open_table(self.path(name), record)
 
     def again(self, name: str) -> bool:
-        """Whether --redo names this table or a folder above it."""
-        return any(name == one or name.startswith(one.rstrip("/") + "/") for one in self.redo)
+        """Whether --redo names this table: whole ("generate/cpqa"), by a folder above it ("generate") or by its last part ("cpqa")."""
+        wanted = [one.strip("/") for one in self.redo]
+        return any(f"{name}/".startswith(f"{one}/") or f"/{name}".endswith(f"/{one}") for one in wanted)
 
     def stage(
         self, stage: Stage[Any, Any], sources: Sequence[str], out: str, *, sides: dict[str, str] | None = None

@@ -168,6 +168,12 @@ def test_unknown_settings_of_a_stage_are_refused() -> None:
     assert Recording.volatile == {"uri"}
 
 
+def test_running_leaves_the_given_stage_as_it_was(tmp_path: Path) -> None:
+    stage = Cut()
+    run_stage(stage, [source(tmp_path / "in", 4)], tmp_path / "out", seed=5)
+    assert stage == Cut()
+
+
 def test_a_stage_is_opened_once_in_each_worker(tmp_path: Path) -> None:
     opened = tmp_path / "opened"
     run_stage(Cut(count_opens=str(opened)), [source(tmp_path / "in", 40, parts=8)], tmp_path / "out", workers=2)

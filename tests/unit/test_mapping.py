@@ -149,12 +149,12 @@ def test_what_the_grammar_writes_is_read_as_its_label(anchor: str) -> None:
             if "{emotion}" in answer:
                 for label, adjectives in EMOTION_ADJECTIVES.items():
                     for adjective, arousal in itertools.product(adjectives, (None, 0.1, 0.9)):
-                        text = answer.format(emotion=coloured(adjective, label, arousal), anchor=anchor)
+                        text = answer.format(emotion=coloured(adjective, label, arousal), anchor=anchor, time="first")
                         assert to_label(text, "emotion").label == label, text
                         read += 1
             if ("{person}" in answer or "{adjective}" in answer) and not answer.startswith("The person who"):
                 for label, (person, adjective) in GENDERS.items():
-                    text = answer.format(person=person, adjective=adjective, anchor=anchor)
+                    text = answer.format(person=person, adjective=adjective, anchor=anchor, time="last")
                     assert to_label(text, "gender").label == label, text
                     read += 1
     assert read > 100

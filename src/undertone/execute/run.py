@@ -224,7 +224,8 @@ def _open(job: Job) -> tuple[Stage[Any, Any], list[Table[Any]]]:
     # By configuration, not by equality: an opened stage differs from its unopened copy in its private attributes.
     key = (job.out, type(job.stage), job.stage.model_dump_json())
     if _WORKER.get("key") != key:
-        stage = job.stage
+        # A copy: opening fills private attributes, and the stage given may be a study's own (or a default that studies share).
+        stage = type(job.stage).model_validate(job.stage.model_dump())
         sides = {name: tables.open_table(path, stage.sides[name]) for name, path in job.sides.items()}
         stage.open(Context(out_dir=job.out, seed=job.seed, sides=sides))
         _WORKER.update(key=key, stage=stage, sources=[tables.open_table(path, stage.reads) for path in job.sources])
