@@ -91,6 +91,7 @@ def label(
     folder = Path(speech)
     loaded = study_of_folder(folder, _overrides(set_, seed)) if folder.is_dir() else load_study(speech, _overrides(set_, seed))
     with _running(loaded, out, workers=workers, redo=redo, limit=limit) as made:
+        recipe.check_installed(loaded)
         recipe.corpora(made)
         recipe.label(made)
 

@@ -174,6 +174,14 @@ def recorded_study(out: Path, overrides: Sequence[str] = ()) -> Study:
     return settings.validated(Study, settings.override(content, overrides), where=str(file))
 
 
+def check_installed(study: Study) -> None:
+    """Raise DependencyError before any work is done where a labeller's weights or the demonstration's voices are not installed."""
+    for name in study.label.labellers:
+        LABELLERS.get(name).version  # noqa: B018 - reads the card of the weights
+    if any(corpus.kind == "demo" for corpus in study.corpora):
+        need("espeakng_loader", extra="demo", what="the demonstration corpus")
+
+
 def corpora(run: Run) -> None:
     """Plan, read or render, and deduplicate all corpora into corpus/; warn of speakers on both sides of the split."""
     study = run.study
@@ -391,6 +399,7 @@ def report(run: Run) -> Path:
 def everything(run: Run) -> None:
     """The whole path."""
     need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="training")
+    check_installed(run.study)
     for step in (corpora, label, condense, generate, train, evaluate, report):
         run.say(f"\n== {step.__name__}")
         step(run)

@@ -128,7 +128,9 @@ def test_a_second_run_does_nothing_again(whole: Path) -> None:
 
 
 def test_another_configuration_is_refused_and_redo_is_told(whole: Path) -> None:
-    with pytest.raises(ResumeMismatch, match=r"config\.pairs_per_kind 4, now 1\. Choose a new --out, or start it over with --redo cpqa"):
+    with pytest.raises(
+        ResumeMismatch, match=r"config\.pairs_per_kind 4, now 1\. Choose a new --out, or start it over with --redo cpqa"
+    ):
         run(whole, study("generate.cpqa.pairs_per_kind=1"), steps="generate")
 
 

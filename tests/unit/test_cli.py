@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -69,6 +70,17 @@ def test_errors_end_with_their_exit_code_and_no_traceback(args: tuple[str, ...],
     assert ran.returncode == code, ran.stderr
     assert message in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_missing_weights_are_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "speech" / "a.wav").touch()
+    command = [sys.executable, "-m", "undertone.cli", "label", "speech", "--out", "o"]
+    environment = {**os.environ, "UNDERTONE_MODELS": str(tmp_path)}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert ran.returncode == 4
+    assert "DependencyError: the weights of 'affect-small' are not installed" in ran.stderr
+    assert not (tmp_path / "o" / "corpus").exists()
 
 
 def test_show_prints_a_study_that_can_be_run_again(tmp_path: Path) -> None:
