@@ -4,6 +4,7 @@
     ├── ConfigError           2   a study file, an option or a constructor argument is wrong
     ├── DataError             3   an input table, manifest or file is wrong
     │   ├── AudioError        3   one audio file cannot be decoded
+    │   ├── DiskFull          3   the disk, or a quota, is full
     │   └── ResumeMismatch    3   the output folder was written by another configuration or input
     ├── DependencyError       4   an optional package, its data or a small model is missing
     ├── ServiceError          5   an endpoint does not answer, or answers nonsense
@@ -39,6 +40,10 @@ class DataError(UndertoneError):
 
 class AudioError(DataError):
     """One audio file cannot be decoded to speech; the rest of the run goes on."""
+
+
+class DiskFull(DataError):
+    """There is no space left to write; what was finished is kept, and the same command goes on from there."""
 
 
 class ResumeMismatch(DataError):

@@ -221,6 +221,15 @@ STOP_WORDS: frozenset[str] = frozenset(
 )
 """English words that carry no content of their own; also those that frame an answer ("the speaker says ...")."""
 
+MEANT_WORDS: frozenset[str] = frozenset(
+    """
+    one once first last before after during until since over under up down off out again away back behind between through with without
+    no not never yes all both more most
+    """.split()  # noqa: SIM905 - as above
+)
+"""Stop words that can be the answer ("before work", "at one"): they count where answers are scored. "in", "on", "at", "by", "to" and
+"of" do not, so that "at noon" has nothing right about "at nine"."""
+
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 
 
@@ -232,6 +241,12 @@ def tokens(text: str) -> list[str]:
 def content_words(text: str) -> list[str]:
     """The words of a text that carry content, in order: what an answer must share with its reference to be right."""
     return [one for one in tokens(text) if one not in STOP_WORDS]
+
+
+def meant_words(text: str) -> list[str]:
+    """The words of a text that an answer is scored by, in order: content words and `MEANT_WORDS`; "didn't" counts as "not"."""
+    found = ("not" if one.endswith("n't") else one for one in tokens(text))
+    return [one for one in found if one not in STOP_WORDS or one in MEANT_WORDS]
 
 
 @functools.cache

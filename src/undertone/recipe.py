@@ -26,6 +26,7 @@ from undertone.corpora.plan import Planned, speakers_on_both_sides
 from undertone.corpora.stage import Deduplicate, ReadCorpus
 from undertone.errors import ConfigError, DataError, DependencyError
 from undertone.evaluate import study_table
+from undertone.evaluate.majority import SUBJECT as MAJORITY
 from undertone.evaluate.majority import majority_answers
 from undertone.execute import StageReport, run_stage, write_rows
 from undertone.execute.artefact import artefact_digest
@@ -34,14 +35,15 @@ from undertone.execute.run import Progress
 from undertone.generate.stage import MergeStage
 from undertone.label.protocol import LABELLERS
 from undertone.label.stage import labelled
+from undertone.model.config import AFFECT_SMALL
 from undertone.model.encode import EncodeStage
-from undertone.model.examples import System, build_examples
+from undertone.model.examples import System, build_examples, slug
 from undertone.progress import shown
 from undertone.records import Answer, Clip, Example, QAPair, Recording, Segment, Verdict, content_hash
 from undertone.stages import Stage
 from undertone.study import Study
 from undertone.tables import Fingerprint, Table
-from undertone.train.job import START, Frames, TrainJob, slug, steps_done, train_one, train_start
+from undertone.train.job import START, Frames, TrainJob, steps_done, train_one, train_start
 
 
 @dataclass(kw_only=True)
@@ -132,7 +134,8 @@ def running(
         if not (out / RUN_FILE).exists():
             _record(made, command)
         yield made
-        _record(made, command)
+        if made.reports:  # nothing but a look (a report drawn again) leaves the record as it is
+            _record(made, command)
 
 
 RUN_FILE = "run.json"
@@ -140,17 +143,21 @@ _PACKAGES = ("numpy", "onnxruntime", "polars", "pyarrow", "pydantic", "scikit-le
 
 
 def _record(run: Run, command: Sequence[str]) -> None:
+    file = run.out / RUN_FILE
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    line = shlex.join(["undertone", *command[1:]])
     facts = {
         "study": run.study.model_dump(mode="json"),
-        "command": shlex.join(["undertone", *command[1:]]),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": before.get("command", line),
+        "commands": list(dict.fromkeys([*before.get("commands", []), line])),
+        "created": before.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
         "seed": run.study.seed,
         "undertone": __version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "packages": {name: version for name in _PACKAGES if (version := _version_of(name))},
     }
-    tables.write_bytes(run.out / RUN_FILE, json.dumps(facts, indent=1).encode())
+    tables.write_bytes(file, json.dumps(facts, indent=1).encode())
 
 
 def _version_of(package: str) -> str | None:
@@ -170,7 +177,12 @@ def recorded_study(out: Path, overrides: Sequence[str] = ()) -> Study:
     file = out / RUN_FILE
     if not file.is_file():
         raise DataError(f"{out} is not a run's folder (no {RUN_FILE}). Begin with: undertone label FOLDER --out {out}")
-    content = json.loads(file.read_text(encoding="utf-8"))["study"]
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))["study"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file} is damaged ({type(error).__name__}: {error}). Write it anew with: undertone label FOLDER --out {out}"
+        ) from error
     return settings.validated(Study, settings.override(content, overrides), where=str(file))
 
 
@@ -190,13 +202,14 @@ def corpora(run: Run) -> None:
         rows = corpus.plan(seed=study.seed)
         planned += rows if run.limit is None else _limited(rows, run.limit)
     config = {"corpora": [json.loads(one.model_dump_json()) for one in study.corpora], "limit": run.limit, "parts": study.parts}
+    inputs = {"rows": content_hash(*(row.id for row in planned)), "files": content_hash(*(row.stamp or "" for row in planned))}
     rows_report = write_rows(
         run.path("corpus/plan"),
         planned,
         record=Planned,
-        fingerprint=run.fingerprint("plan", config, {"rows": _digest_of(planned)}),
+        fingerprint=run.fingerprint("plan", config, inputs),
         parts=study.parts,
-        redo=run.again("corpus"),
+        redo=run.again("corpus/plan"),
     )
     run.told(rows_report, "corpus/plan")
     run.stage(ReadCorpus(), ["corpus/plan"], "corpus/read")
@@ -215,10 +228,6 @@ def _limited(rows: Sequence[Planned], limit: int) -> list[Planned]:
     return kept
 
 
-def _digest_of(planned: Sequence[Planned]) -> str:
-    return content_hash(*(row.id for row in planned))
-
-
 def _warn_of_leaks(run: Run) -> None:
     splits: dict[str, set[str]] = {}
     for row in run.table("corpus", Recording).rows():
@@ -228,16 +237,30 @@ def _warn_of_leaks(run: Run) -> None:
 
 
 def label(run: Run) -> None:
-    """Predict labels for all recordings into label/; refuse a labeller that has heard a test speaker."""
-    _check_heard(run)
+    """Predict labels for all recordings into label/; refuse a labeller or encoder that has heard a test speaker."""
+    check_heard(run)
     run.stage(run.study.label, ["corpus"], "label")
 
 
-def _check_heard(run: Run) -> None:
-    heard = frozenset(one for name in run.study.label.labellers for one in LABELLERS.get(name).heard_speakers)
-    tested = {one for row in run.table("corpus", Recording).rows() if row.split == "test" for one in row.speakers}
+def check_heard(run: Run) -> None:
+    """Raise ConfigError where a labeller or the encoder was trained on a test speaker; warn where that cannot be told."""
+    learned = [*run.study.label.labellers, *([AFFECT_SMALL] if run.study.model.encoder.name == AFFECT_SMALL else [])]
+    heard = frozenset(one for name in learned for one in LABELLERS.get(name).heard_speakers)
+    rows = [row for row in run.table("corpus", Recording).rows() if row.split == "test"]
+    tested = {one for row in rows for one in row.speakers}
+    nameless = sum(not row.speakers for row in rows)
+    if nameless and heard:
+        run.say(
+            f"WARNING: {nameless} test recordings have no speaker in their manifest: whether the labeller has heard them cannot be told"
+        )
     both = sorted(heard & tested)
     if not both:
+        bare = sorted({one.split("/")[-1] for one in heard} & {one.split("/")[-1] for one in tested})
+        if bare:
+            run.say(
+                f"WARNING: test speakers {', '.join(bare[:5])} have names that the labeller was trained on in a corpus of another name; "
+                "if it is the same corpus, give it the name that the labeller's card uses"
+            )
         return
     message = f"the labeller was trained on {len(both)} test speakers of this study ({', '.join(both[:5])}), so its labels of them are too good"
     if not run.study.allow_heard_test_speakers:
@@ -334,8 +357,15 @@ def _trained(run: Run, only: Sequence[str]) -> list[str]:
 def evaluate(run: Run) -> None:
     """Ask every system and control the benchmark's questions, judge the answers, make the study table."""
     need("torch", "transformers", extra="train", what="answering with trained systems")
-    run.stage(run.study.evaluate.direct, ["references/utterances"], "evaluate/benchmark/direct")
-    run.stage(run.study.evaluate.context, ["references"], "evaluate/benchmark/context")
+    check_heard(run)
+    for name, stage, clips in (
+        ("direct", run.study.evaluate.direct, "references/utterances"),
+        ("context", run.study.evaluate.context, "references"),
+    ):
+        run.stage(stage, [clips], f"evaluate/benchmark/{name}/asked")
+        run.stage(
+            run.study.generate.checks, [f"evaluate/benchmark/{name}/asked"], f"evaluate/benchmark/{name}", sides={"clips": clips}
+        )
     run.stage(MergeStage(), ["evaluate/benchmark/direct", "evaluate/benchmark/context"], "evaluate/benchmark")
     pairs = list(run.table("evaluate/benchmark", QAPair).rows())
     if not pairs:
@@ -347,7 +377,8 @@ def evaluate(run: Run) -> None:
     answered.append(_ask_majority(run, pairs))
     run.stage(run.study.evaluate.judge, answered, "evaluate/verdicts", sides={"pairs": "evaluate/benchmark"})
     verdicts = run.table("evaluate/verdicts", Verdict).rows()
-    table = study_table.build(verdicts, pairs, resamples=run.study.evaluate.resamples, seed=run.study.seed)
+    subjects = [*(one.name for one in run.study.systems), MAJORITY]
+    table = study_table.build(verdicts, pairs, subjects=subjects, resamples=run.study.evaluate.resamples, seed=run.study.seed)
     tables.write_bytes(run.path("evaluate/study.json"), table.to_json().encode())
     run.say(table.plain_text(width=100))
 
@@ -363,9 +394,9 @@ def _ask_system(run: Run, system: System, pairs: Sequence[QAPair]) -> str:
         pairs, all_clips(run), predicted_segments(run), system, phase="inference", metadata=run.study.model.metadata
     )
     examples, answers = f"evaluate/examples/{slug(system.name)}", f"evaluate/answers/{slug(system.name)}"
-    inputs = {"pairs": run.table("evaluate/benchmark", QAPair).digest, "label": run.table("label", Segment).digest}
+    inputs = {"rows": content_hash(*(text for one in shown for text in (one.id, one.prompt, one.target)))}
     made = run.fingerprint("examples", {"system": system.model_dump(mode="json")}, inputs)
-    write_rows(run.path(examples), shown, record=Example, fingerprint=made, parts=4, smallest=64, redo=run.again("evaluate"))
+    write_rows(run.path(examples), shown, record=Example, fingerprint=made, parts=4, smallest=64, redo=run.again(examples))
     stage = AnswerStage(
         checkpoint=checkpoint,
         checkpoint_digest=digest,

@@ -9,6 +9,7 @@ holds them under the stage's name. Constructors do no work; models and side tabl
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from undertone.errors import DataError
+from undertone.errors import DataError, DependencyError, DiskFull
 from undertone.records import Record
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Failed:
-    """The row could not be processed; `error` says why. Failed rows are kept in `failed.parquet` and can be run again."""
+    """The row could not be processed; `error` says why. Failed rows are kept in `failed.parquet`; --redo runs them again."""
 
     error: str
 
@@ -114,9 +115,23 @@ def outcomes_of(stage: Stage[In, Out], rows: Sequence[In]) -> list[Outcome[Out]]
         batch = rows[start : start + stage.batch_rows]
         try:
             made.extend(_checked(stage, batch))
-        except Exception:  # noqa: BLE001 - the edge of the worker: one bad row must not cost its batch
+        except NOT_THE_ROWS_FAULT:
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge of the worker: one bad row must not cost its batch
+            _raise_if_disk_full(error)
             made.extend(_alone(stage, row) for row in batch)
     return made
+
+
+NOT_THE_ROWS_FAULT = (DiskFull, DependencyError, MemoryError)
+"""Errors that the next row would meet as well: they end the run, which goes on from there, rather than fail the row for good."""
+
+
+def _raise_if_disk_full(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise DiskFull(
+            f"no space left: {error}. Free some space and run the same command again: finished parts are kept"
+        ) from error
 
 
 def _checked(stage: Stage[In, Out], rows: Sequence[In]) -> list[Outcome[Out]]:
@@ -129,5 +144,8 @@ def _checked(stage: Stage[In, Out], rows: Sequence[In]) -> list[Outcome[Out]]:
 def _alone(stage: Stage[In, Out], row: In) -> Outcome[Out]:
     try:
         return _checked(stage, [row])[0]
+    except NOT_THE_ROWS_FAULT:
+        raise
     except Exception as error:  # noqa: BLE001 - the edge of the worker: the row is kept with its error
+        _raise_if_disk_full(error)
         return Failed(f"{type(error).__name__}: {error}")

@@ -22,7 +22,7 @@ from undertone.evaluate.stage import JudgeStage
 from undertone.generate.stage import CheckStage, GenerateStage
 from undertone.label.stage import LabelStage
 from undertone.model.config import SpeechLLMConfig
-from undertone.model.examples import SYSTEMS, System
+from undertone.model.examples import SYSTEMS, System, slug
 from undertone.train.config import TrainConfig
 
 
@@ -66,11 +66,13 @@ class Generate(Section):
         return {"strategy": info.field_name, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
-    def _strategy_is_its_key(self) -> Self:
+    def _trains_on_train(self) -> Self:
         for name in ("asr", "pqa", "pqa_star", "cpqa"):
-            strategy = getattr(self, name).strategy
-            if strategy != name:
-                raise ValueError(f"generate.{name}.strategy is {strategy!r}, expected {name!r} or no such key")
+            stage = getattr(self, name)
+            if stage.strategy != name:
+                raise ValueError(f"generate.{name}.strategy is {stage.strategy!r}, expected {name!r} or no such key")
+            if stage.frames == "test" or "test" in stage.splits:
+                raise ValueError(f"generate.{name} may use neither test wordings nor clips of split test: they are the benchmark's")
         return self
 
 
@@ -96,6 +98,16 @@ class Evaluate(Section):
         own = {"kinds": ("DE", "DG"), "share": 0.3} if direct else {"kinds": ("C", "CE", "CG")}
         return {"strategy": "benchmark", "splits": ("test",), **own, **value}
 
+    @model_validator(mode="after")
+    def _tests_on_test(self) -> Self:
+        for name in ("direct", "context"):
+            stage = getattr(self, name)
+            if stage.strategy != "benchmark" or stage.frames == "train" or stage.splits != ("test",):
+                raise ValueError(
+                    f"evaluate.{name} asks clips of split test in test wordings: expected no other strategy, frames or splits"
+                )
+        return self
+
 
 class Study(Section):
     """A whole study: one YAML file. Same file, same seed, same inputs: same tables."""
@@ -117,10 +129,16 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        for what, names in (("corpora", [one.title for one in self.corpora]), ("systems", [one.name for one in self.systems])):
+        for what, names in (
+            ("corpora", [one.title for one in self.corpora]),
+            ("systems", [slug(one.name) for one in self.systems]),
+        ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{what}: the name {twice[0]!r} stands twice; give one of them another")
+        taken = sorted({slug(one.name) for one in self.systems} & {"start", "examples", "features", "majority-answer"})
+        if taken:
+            raise ValueError(f"systems: the name {taken[0]!r} is a folder of the run itself; give the system another")
         trained = {one.name for one in self.systems if one.weights_of is None}
         for one in self.systems:
             if one.weights_of is not None and one.weights_of not in trained:

@@ -22,7 +22,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,13 +30,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from undertone.errors import DataError, ResumeMismatch
+from undertone.errors import DataError, DiskFull, ResumeMismatch
 from undertone.records import Loss, Record, from_arrow, iter_arrow, to_arrow
 
 R = TypeVar("R", bound=Record)
+M = TypeVar("M", bound=BaseModel)
 
+LOCK = "_lock"
 _META_KEY = b"undertone.part"
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Fingerprint(BaseModel):
@@ -106,6 +108,13 @@ class Done(BaseModel):
     parts: tuple[PartInfo, ...]
 
 
+def _read_marker(marker: Path, model: type[M]) -> M:
+    try:
+        return model.model_validate_json(marker.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{marker} is damaged: {error}. Delete {marker.parent} and run the same command again") from error
+
+
 class Table(Generic[R]):
     """A finished table, opened for reading."""
 
@@ -170,7 +179,7 @@ def open_table(path: Path, record: type[R]) -> Table[R]:
     if not marker.exists():
         state = "is not finished; run the same command again to finish it" if path.exists() else "does not exist"
         raise DataError(f"table {path} {state} (no {marker.name})")
-    done = Done.model_validate_json(marker.read_text())
+    done = _read_marker(marker, Done)
     if done.record != record.__name__:
         raise DataError(f"table {path} holds {done.record} rows, expected {record.__name__}")
     return Table(path, record, done)
@@ -204,19 +213,20 @@ def atomic(file: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         draft.replace(file)
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        if error.errno in _DISK_FULL:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if error.errno in DISK_FULL:
             raise disk_full(file, error) from error
-        raise
+        raise DataError(f"cannot write {file}: {error.strerror or error}. Choose another --out, or mend its folder") from error
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
 
 
-def disk_full(file: Path, error: OSError) -> DataError:
+def disk_full(file: Path, error: OSError) -> DiskFull:
     """The error for a full disk: what is complete stays, so freeing space and the same command go on from there."""
     cause = os.strerror(error.errno or errno.ENOSPC)
-    return DataError(f"cannot write {file}: {cause}. Free some space and run the same command again: finished parts are kept")
+    return DiskFull(f"cannot write {file}: {cause}. Free some space and run the same command again: finished parts are kept")
 
 
 def content_digest(table: pa.Table, record: type[Record]) -> str:
@@ -307,7 +317,7 @@ def begin(folder: Path, fingerprint: Fingerprint, *, redo_hint: str) -> None:
     """
     plan = folder / "_plan.json"
     if plan.exists():
-        refuse_other(folder, Fingerprint.model_validate_json(plan.read_text()), fingerprint, redo_hint=redo_hint)
+        refuse_other(folder, _read_marker(plan, Fingerprint), fingerprint, redo_hint=redo_hint)
         return
     if folder.exists() and any(folder.glob("part-*.parquet")):
         raise ResumeMismatch(
@@ -370,7 +380,7 @@ def finish(folder: Path, fingerprint: Fingerprint, *, record: type[Record], part
 def finished(folder: Path) -> Done | None:
     """The done marker of a folder, or None."""
     marker = folder / "_done.json"
-    return Done.model_validate_json(marker.read_text()) if marker.exists() else None
+    return _read_marker(marker, Done) if marker.exists() else None
 
 
 @contextmanager
@@ -380,8 +390,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         DataError: Another process is writing into the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "_lock").open("w") as handle:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror}. Choose another --out") from error
+    with (folder / LOCK).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -392,6 +405,8 @@ def locked(folder: Path) -> Iterator[None]:
 def clear(folder: Path) -> None:
     """Remove a table and all that goes with it, but not the tables in folders below it."""
     for child in folder.iterdir() if folder.is_dir() else ():
+        if child.name == LOCK:  # whoever clears a folder holds it
+            continue
         if child.is_dir() and any(child.rglob("_plan.json")):
             continue
         if child.is_dir():

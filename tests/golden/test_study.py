@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 from undertone import recipe, tables
 from undertone.errors import ConfigError, DataError, ModelError, ResumeMismatch
 from undertone.evaluate.study_table import StudyTable
+from undertone.execute import write_rows
 from undertone.records import HUMAN, Answer, Clip, Example, QAPair, Recording, Segment, Verdict
 from undertone.study import Study, load_study
 
@@ -139,8 +140,6 @@ def test_no_gold_label_reaches_what_the_method_predicts(whole: Path) -> None:
     out = whole.parent / "flipped"
     corpus = tables.open_table(whole / "corpus", Recording)
     flipped = [_flipped(row) for row in corpus.rows()]
-    from undertone.execute import write_rows
-
     write_rows(out / "corpus", flipped, record=Recording, fingerprint=corpus.done.fingerprint, parts=4)
     run(out, study(), steps="label condense generate")
     for name in ("label", "condense", "generate/pqa_star", "generate/cpqa", "generate/contextual"):
@@ -186,14 +185,34 @@ def _pairs(folder: Path) -> Iterator[QAPair]:
     return iter(tables.open_table(folder, QAPair).rows())
 
 
+def test_an_encoder_that_heard_a_test_speaker_is_refused_whatever_labels(whole: Path) -> None:
+    heard = sorted(recipe.LABELLERS.get("affect-small").heard_speakers)
+    rows = [_spoken_by(row, heard[0]) for row in tables.open_table(whole / "corpus", Recording).rows() if row.split == "test"]
+    out = whole.parent / "encoder"
+    write_rows(out / "corpus", rows, record=Recording, fingerprint=tables.open_table(whole / "corpus", Recording).done.fingerprint)
+    with pytest.raises(ConfigError, match="the labeller was trained on 1 test speakers"):
+        run(out, study("label.labellers=[prosody]"), steps="label")
+
+
+def test_a_heard_speaker_in_a_corpus_of_another_name_is_warned_of(whole: Path) -> None:
+    heard = sorted(recipe.LABELLERS.get("affect-small").heard_speakers)
+    tests = [row for row in tables.open_table(whole / "corpus", Recording).rows() if row.split == "test"]
+    rows = [_spoken_by(tests[0], "other/" + heard[0].split("/")[1]), _spoken_by(tests[1], None)]
+    out = whole.parent / "renamed"
+    write_rows(out / "corpus", rows, record=Recording, fingerprint=tables.open_table(whole / "corpus", Recording).done.fingerprint)
+    said = "\n".join(run(out, study(), steps="label"))
+    assert f"WARNING: test speakers {heard[0].split('/')[1]} have names that the labeller was trained on" in said
+    assert "WARNING: 1 test recordings have no speaker" in said
+
+
+def _spoken_by(row: Recording, speaker: str | None) -> Recording:
+    return row.model_copy(update={"references": tuple(one.model_copy(update={"speaker": speaker}) for one in row.references)})
+
+
 def test_a_labeller_that_heard_a_test_speaker_is_refused(whole: Path) -> None:
     heard = sorted(recipe.LABELLERS.get("affect-small").heard_speakers)
     tested = next(row for row in tables.open_table(whole / "corpus", Recording).rows() if row.split == "test")
-    forged = tested.model_copy(
-        update={"references": tuple(one.model_copy(update={"speaker": heard[0]}) for one in tested.references)}
-    )
-    from undertone.execute import write_rows
-
+    forged = _spoken_by(tested, heard[0])
     out = whole.parent / "heard"
     write_rows(
         out / "corpus", [forged], record=Recording, fingerprint=tables.open_table(whole / "corpus", Recording).done.fingerprint

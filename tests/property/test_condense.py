@@ -167,6 +167,37 @@ def test_predicted_clips_are_of_the_training_split_only(tmp_path: Path) -> None:
     assert sum(len(row.segments) for row in rows) == report.counts.kept
 
 
+def test_a_segment_longer_than_a_clip_may_be_is_dropped_alone(tmp_path: Path) -> None:
+    run = [
+        one("sad", 0.2, start=0, end=20_000),
+        one("sad", 0.2, start=5_000, end=10_000),
+        one("sad", 0.2, start=21_000, end=26_000),
+    ]
+    row = recording(1, "train", run)
+    made = Fingerprint(stage="t", version="1", seed=0, config={}, inputs={})
+    write_rows(tmp_path / "corpus", [row], record=Recording, fingerprint=made)
+    write_rows(tmp_path / "label", row.references, record=Segment, fingerprint=made)
+    run_stage(CutClips(), [tmp_path / "label"], tmp_path / "clips", sides={"recordings": tmp_path / "corpus"})
+    table = tables.open_table(tmp_path / "clips", Clip)
+    assert [(clip.start_ms, clip.end_ms) for clip in table.rows()] == [(5_000, 10_000), (21_000, 26_000)]
+    assert [(fate.reason, fate.detail) for fate in table.dropped()] == [("clip_too_long", "20000 ms")]
+    assert isinstance(kept := CutReferences().process([row])[0], Kept)
+    assert [(clip.start_ms, clip.end_ms) for clip in kept.rows] == [(5_000, 10_000), (21_000, 26_000)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ((20_000,), Dropped("clip_too_long", "20000 ms")),
+        ((1_000,), Dropped("clip_too_short", "1000 ms")),
+        ((1_000, 20_000), Dropped("clip_too_long", "20000 ms")),
+    ],
+)
+def test_references_without_a_fitting_clip_are_dropped_by_name(lengths: tuple[int, ...], expected: Dropped) -> None:
+    run = [one("sad", 0.2, start=30_000 * number, end=30_000 * number + length) for number, length in enumerate(lengths)]
+    assert CutReferences().process([recording(1, "test", run)]) == [expected]
+
+
 def test_reference_clips_keep_the_split_and_drop_raw_speech() -> None:
     labelled = recording(1, "test", [one("sad", 0.2, start=at, end=at + 2_000) for at in (0, 2_500, 5_000)])
     raw = labelled.model_copy(update={"references": ()})

@@ -21,7 +21,7 @@ CLASS = st.sampled_from(["angry", "happy", "neutral", "sad"])
 @given(ROWS)
 def test_intervals_hold_their_mean_within_the_scores(rows: list[tuple[float, float, str]]) -> None:
     scores, names = [row[0] for row in rows], [row[2] for row in rows]
-    found = metrics.bootstrap_mean(scores, names, resamples=200, seed=1)
+    (found,) = metrics.bootstrap_means(scores, names, resamples=200, seed=1)
     scored = [one for one in scores if not math.isnan(one)]
     assert found.n == len(scored)
     if not scored:

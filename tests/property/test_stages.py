@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.toy import Cut, Short, recordings, source
 from undertone import tables
-from undertone.errors import ConfigError, DataError, ResumeMismatch, TooManyFailures
+from undertone.errors import ConfigError, DataError, DiskFull, ResumeMismatch, TooManyFailures
 from undertone.execute import StageReport, run_stage
 from undertone.records import Recording, Segment
 from undertone.stages import Dropped, Kept, Outcome, outcomes_of
@@ -129,7 +130,6 @@ def test_kill_nine_then_the_same_command_gives_the_unbroken_table(tmp_path: Path
         time.sleep(rng.uniform(0.0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        tell_orphans(out)
     done_before = len(list(out.glob("part-*.parquet")))
     assert done_before > 0
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
@@ -143,17 +143,6 @@ def wait_for_parts(out: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     while not list(out.glob("part-*.parquet")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-
-
-def tell_orphans(out: Path) -> None:
-    """Workers of a killed parent end by themselves (their pipe breaks); wait until the folder is free."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            with tables.locked(out):
-                return
-        except DataError:
-            time.sleep(0.05)
 
 
 def test_side_tables_are_checked(tmp_path: Path) -> None:
@@ -198,3 +187,70 @@ def test_a_table_scoped_stage_sees_all_rows_and_keeps_the_parts(tmp_path: Path) 
     assert (whole.parts, parts.parts) == (1, 5)
     rows = [list(tables.open_table(report.folder, Recording).rows()) for report in (whole, parts)]
     assert rows[0] == rows[1] == recordings(40)[:20]
+
+
+def test_workers_end_with_their_killed_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.toy", str(source(tmp_path / "in", 40)), str(tmp_path / "out"), "2"]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    wait_for_parts(tmp_path / "out", process)
+    workers = children_of(process.pid)
+    assert workers
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(alive(one) for one in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [one for one in workers if alive(one)]
+
+
+def children_of(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(one) for one in listed.split()]
+
+
+def alive(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.strip()
+    return bool(state) and not state.startswith("Z")
+
+
+class NoSpace(Cut):
+    """Every row meets a full disk."""
+
+    name: ClassVar[str] = "no-space"
+
+    def process(self, rows: Sequence[Recording]) -> Sequence[Outcome[Segment]]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_inside_a_stage_ends_the_run_and_fails_no_row(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull, match="Free some space and run the same command again"):
+        run_stage(NoSpace(), [source(tmp_path / "in", 4)], tmp_path / "out")
+    assert not list((tmp_path / "out").glob("part-*"))
+
+
+def test_redo_with_another_seed_in_one_process_uses_that_seed(tmp_path: Path) -> None:
+    folder = source(tmp_path / "in", 10)
+    run_stage(Cut(), [folder], tmp_path / "out", seed=1)
+    again = run_stage(Cut(), [folder], tmp_path / "out", seed=2, redo=True)
+    assert again.digest == run_stage(Cut(), [folder], tmp_path / "fresh", seed=2).digest
+
+
+def test_redo_does_not_break_the_lock(tmp_path: Path) -> None:
+    folder = source(tmp_path / "in", 4)
+    run_stage(Cut(), [folder], tmp_path / "out")
+    with tables.locked(tmp_path / "out"), pytest.raises(DataError, match="is being written by another run"):
+        run_stage(Cut(), [folder], tmp_path / "out", redo=True)
+    assert len(tables.open_table(tmp_path / "out", Segment).done.parts) > 0
+
+
+def test_an_output_that_is_a_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot make the folder .*Choose another --out"):
+        run_stage(Cut(), [source(tmp_path / "in", 4)], tmp_path / "file" / "out")
+
+
+def test_a_damaged_marker_says_so(tmp_path: Path) -> None:
+    folder = source(tmp_path / "in", 4)
+    (folder / "_done.json").write_text("{")
+    with pytest.raises(DataError, match=r"_done\.json is damaged"):
+        run_stage(Cut(), [folder], tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,18 @@ def test_the_adapter_learns_the_words_and_the_decoder_stays(checkpoint: Path) ->
             @ torch.nn.functional.normalize(vectors - vectors.mean(0), dim=-1).T
         )
         assert nearest.argmax(-1).tolist() == [model.tokenizer.word_ids(word)[0] for word in words]
+
+
+def test_weight_decay_shrinks_matrices_only(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+    adamw = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **rest: seen.extend(groups) or adamw(groups, **rest))
+    words = [clip(number, ["cat", "dog"]) for number in range(2)]
+    heard = {one.id: frames(["cat", "dog"], 0) for one in words}
+    align(checkpoint, words, heard, TrainConfig(weight_decay=0.25, align=AlignConfig(steps=1, threads=1)))
+    assert {(one.dim() > 1, group["weight_decay"]) for group in seen for one in group["params"]} == {(True, 0.25), (False, 0.0)}
+    adapter = SpeechLLM.load(checkpoint).adapter
+    assert sum(len(group["params"]) for group in seen) == len(list(adapter.parameters()))
 
 
 def test_test_clips_and_wordless_clips_are_refused(checkpoint: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from undertone import audio, tables
 from undertone.corpora.assemble import AssembledCorpus
 from undertone.corpora.emotions import FROM_CORPUS, to_emotion
-from undertone.corpora.folder import FolderCorpus, speech_bounds
-from undertone.corpora.plan import Planned, SplitRule, speakers_on_both_sides, spread
+from undertone.corpora.folder import FileSpec, FolderCorpus, speech_bounds, speech_bounds_of
+from undertone.corpora.plan import Planned, SplitRule, Spoken, speakers_on_both_sides, spread
 from undertone.corpora.stage import Deduplicate, ReadCorpus
 from undertone.errors import DataError
 from undertone.execute import run_stage, write_rows
@@ -126,6 +128,16 @@ def test_several_utterances_in_one_file_make_one_recording(tmp_path: Path) -> No
         ("file,split", "x.wav,validation", {}, r"split is 'validation', expected train, dev or test"),
         ("file,start_s,end_s", "x.wav,zero,1", {}, r"is 'zero', expected seconds"),
         ("file,text", ",hi", {}, r"rows without a file: lines 2"),
+        ("file,start_s,end_s", "x.wav,0,inf", {}, r"x\.wav: a time in the manifest is 'inf', expected seconds as a finite"),
+        ("file,start_s,end_s", "x.wav,nan,1", {}, r"is 'nan', expected seconds as a finite"),
+        ("file,start_s,end_s", "x.wav,0,1e308", {}, r"is '1e308', expected seconds as a finite"),
+        ("file,start_s,end_s", "x.wav,0.5,", {}, r"start_s '0.5' and end_s None; give both or none"),
+        ("file,end_s", "x.wav,2", {}, r"start_s None and end_s '2'; give both or none"),
+        ("file,gender", "x.wav,alien\ny.wav,F\nz.wav,\nw.wav,?", {}, r"genders '\?', 'alien' are not known; expected f, female"),
+        ("file,text", "", {}, r"manifest\.csv has no rows; expected a row per utterance"),
+        ("path,text", "x.wav,hi, there", {}, r"more cells than its header: lines 2; expected 2 cells\. Put text"),
+        ("path,text", "x.wav,hi,,", {}, r"lacks the column file \(as 'file'\); it has path, text\. Name"),
+        ("file,text", 'x.wav,"' + "never closed " * 20_000, {}, r"manifest\.csv line \d+ is not CSV: field larger"),
     ],
 )
 def test_bad_manifests_say_what_is_wrong(tmp_path: Path, header: str, row: str, settings: dict[str, object], message: str) -> None:
@@ -133,6 +145,54 @@ def test_bad_manifests_say_what_is_wrong(tmp_path: Path, header: str, row: str, 
     (tmp_path / "c" / "manifest.csv").write_text(f"{header}\n{row}\n")
     with pytest.raises(DataError, match=message):
         FolderCorpus.model_validate({"path": tmp_path / "c", **settings}).plan(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("manifest.csv", "file,text\nx.wav,café\n".encode("latin-1"), r"csv is not UTF-8: byte 0xe9 at position 19; expected"),
+        ("manifest.jsonl", '{"file": "é"}'.encode("latin-1"), r"jsonl is not UTF-8: byte 0xe9 at position 10; expected"),
+        ("manifest.jsonl", b'{"file": "x.wav"}\n["y.wav"]\n', r"line 2 is '\[\"y\.wav\"\]'; expected one JSON object per line"),
+        ("manifest.jsonl", b'{"file": "x.wav", "start_s": 1' + b"0" * 5_000 + b"}", r"line 1 is not JSON: .*expected one object"),
+        ("manifest.jsonl", b"\n", r"manifest\.jsonl has no rows"),
+        ("manifest.csv", b"", r"manifest\.csv has no rows"),
+    ],
+)
+def test_unreadable_manifests_say_what_is_wrong(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        FolderCorpus(path=tmp_path).plan(seed=0)
+
+
+def test_gender_words_are_ours_or_empty(tmp_path: Path) -> None:
+    words = ["f", "Female", "woman", "M", "male", " man ", ""]
+    rows = [{"file": f"{number}.wav", "speaker": "a", "gender": word} for number, word in enumerate(words)]
+    found = FolderCorpus(path=corpus(tmp_path / "c", rows, audio_too=False)).utterances()
+    assert [spoken[0].gender for _, spoken, _ in found] == ["female"] * 3 + ["male"] * 3 + [None]
+
+
+def test_a_line_separator_inside_a_json_text_is_text(tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text(
+        json.dumps({"file": "x.wav", "text": "a\u2028b"}, ensure_ascii=False), encoding="utf-8"
+    )
+    assert FolderCorpus(path=tmp_path).utterances()[0][1][0].text == "a\u2028b"
+
+
+def test_a_changed_file_changes_the_stamp_and_not_the_id(tmp_path: Path) -> None:
+    folder = corpus(tmp_path / "acted", speakers())
+    settings: list[FolderCorpus | AssembledCorpus] = [FolderCorpus(path=folder), assembled(tmp_path)]
+    before = [one.plan(seed=1) for one in settings]
+    assert [one.plan(seed=1) for one in settings] == before
+    for file in folder.glob("*.flac"):
+        os.utime(file, ns=(0, 1_000))
+    after = [one.plan(seed=1) for one in settings]
+    assert after[0][0].stamp == f"{(folder / after[0][0].key).stat().st_size}-1000"
+    for old, new in zip(before, after, strict=True):
+        assert [row.id for row in old] == [row.id for row in new]
+        assert all(a.stamp and b.stamp and a.stamp != b.stamp for a, b in zip(old, new, strict=True))
+    (folder / after[0][0].key).unlink()
+    assert FolderCorpus(path=folder).plan(seed=1)[0].stamp is None
+    assert "stamp" in Planned.volatile
 
 
 def test_missing_and_empty_folders_say_so(tmp_path: Path) -> None:
@@ -177,6 +237,20 @@ def test_spread_words_are_in_order_inside_the_bounds(text: str, start: int, leng
 def test_speech_bounds_find_the_tone() -> None:
     wave = audio.Wave(np.concatenate([np.zeros(3_200), 0.5 * np.ones(8_000), np.zeros(1_600)]).astype(np.float32), RATE)
     assert speech_bounds(wave) == (200, 700)
+
+
+def test_speech_bounds_of_a_file_are_found_without_holding_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tone(tmp_path / "long.wav", seconds=2.0, lead=29.493)
+    whole = audio.load(path)
+    expected = speech_bounds(whole)
+    assert expected[0] < 30_000 < expected[1]
+    for chunk_ms in (7, 33, 1_000, 30_000):
+        assert speech_bounds_of(audio.stream(path, chunk_ms=chunk_ms)) == expected
+    assert speech_bounds_of([whole.cut(0, 4), whole.cut(4, 7)]) == speech_bounds(whole.cut(0, 7)) == (0, 7)
+    monkeypatch.setattr(audio, "load", lambda *_, **__: pytest.fail("the whole file was loaded"))
+    planned = Planned(corpus="c", key="long.wav", reader="file", spec="")
+    found = FileSpec(path=path, utterances=(Spoken(text="hello"),)).read(planned, tmp_path).references[0]
+    assert (found.start_ms, found.end_ms) == expected
 
 
 def test_emotion_words_map_into_ours_once() -> None:
@@ -234,6 +308,35 @@ def test_each_utterance_is_used_once_and_the_plan_is_a_function_of_the_seed(tmp_
     assert [row.id for row in plan] == [row.id for row in assembled(tmp_path).plan(seed=1)]
     assert [row.id for row in plan] != [row.id for row in assembled(tmp_path).plan(seed=2)]
     assert len(assembled(tmp_path, recordings={"train": 2}).plan(seed=1)) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"turns": [5, 4]}, r"turns\n.*got \[5, 4\], expected \[low, high\] with 1 <= low <= high"),
+        ({"turns": [0, 4]}, r"turns\n.*got \[0, 4\]"),
+        ({"voices": [0, 0]}, r"voices\n.*got \[0, 0\]"),
+        ({"voices": [2, 1]}, r"voices\n.*got \[2, 1\]"),
+        ({"pause_ms": [-1, 5]}, r"pause_ms\n.*got \[-1, 5\], expected \[low, high\] with 0 <= low <= high"),
+        ({"pause_ms": [6, 5]}, r"pause_ms\n.*got \[6, 5\]"),
+        ({"name": "../up"}, r"name\n.*should match pattern"),
+        ({"name": ""}, r"name\n.*should match pattern"),
+    ],
+)
+def test_assembly_settings_that_cannot_be_met_are_refused(tmp_path: Path, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        AssembledCorpus.model_validate({"of": [{"path": tmp_path}], **settings})
+
+
+def test_the_smallest_ranges_and_plain_names_are_taken(tmp_path: Path) -> None:
+    made = AssembledCorpus(name="a-1.b_c", of=(FolderCorpus(path=tmp_path),), turns=(1, 1), voices=(1, 1), pause_ms=(0, 0))
+    assert (made.title, made.turns, made.voices, made.pause_ms) == ("a-1.b_c", (1, 1), (1, 1), (0, 0))
+
+
+@pytest.mark.parametrize("name", ["a/b", ".hidden", "a b", "é"])
+def test_a_folder_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValidationError, match="should match pattern"):
+        FolderCorpus(path=tmp_path, name=name)
 
 
 def test_assembling_needs_one_utterance_with_a_speaker_per_file(tmp_path: Path) -> None:

@@ -128,6 +128,24 @@ def test_wordings_have_only_known_slots_and_occur_once() -> None:
         assert slots <= {"anchor", "time", "stem", "Stem", "context"}, name
 
 
+@pytest.mark.parametrize(
+    ("form", "attribute"),
+    [
+        ("DE", "emotion"),
+        ("CE", "emotion"),
+        ("CE.word", "emotion"),
+        ("DG", "gender"),
+        ("CG", "gender"),
+        ("CG.word", "gender"),
+        ("DS", "speakers"),
+    ],
+)
+def test_no_wording_names_one_class_alone(form: str, attribute: str) -> None:
+    # The check `answer_in_question` would drop it for that class only, so that the wording predicts the label.
+    wordings = (*FORMS[form].train, *FORMS[form].template, *FORMS[form].test)
+    assert [one for one in wordings if len(labels_in(one, attribute)) == 1] == []
+
+
 def test_adjectives_stand_in_the_lexicon() -> None:
     assert EMOTION_ADJECTIVES.keys() == EMOTION_WORDS.keys()
     for label, adjectives in EMOTION_ADJECTIVES.items():

@@ -106,6 +106,14 @@ def test_content_about_not_knowing_is_no_refusal(text: str) -> None:
         ("at nine", "At nine.", 1),
         ("They leave at nine.", "At nine.", 2 / 3),
         ("the last", "The last one.", 2 / 3),
+        ("After work.", "Before work.", 1 / 2),
+        ("At one.", "At nine.", 0),
+        ("At nine.", "At one.", 0),
+        ("At one.", "At one.", 1),
+        ("With sugar.", "Without sugar.", 1 / 2),
+        ("They did not pay.", "They didn\u2019t pay.", 1),
+        ("They paid.", "They have not paid.", 2 / 3),
+        ("to him", "To her.", 1 / 2),
     ],
 )
 def test_content_f1_counts_content_words(answer: str, reference: str, score: float) -> None:

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from undertone.errors import ConfigError
+from undertone.evaluate import mapping
 from undertone.evaluate.mapping import to_label
 from undertone.generate.frames import EMOTION_ADJECTIVES, FORMS, GENDERS, coloured
 
@@ -172,3 +173,11 @@ def test_roles_are_kept() -> None:
 def test_unknown_attribute_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"'accent'.*emotion, gender"):
         to_label("Scottish", "accent")
+
+
+@pytest.mark.parametrize("table", ["STOP_WORDS", "MEANT_WORDS"])
+def test_the_digest_covers_the_words_that_answers_are_scored_by(monkeypatch: pytest.MonkeyPatch, table: str) -> None:
+    before = mapping.keyword_digest()
+    assert mapping.keyword_digest() == before
+    monkeypatch.setattr(mapping, table, getattr(mapping, table) - {"before"})
+    assert mapping.keyword_digest() != before

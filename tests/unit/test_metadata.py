@@ -62,9 +62,28 @@ def test_nothing_to_say_is_none_and_not_an_empty_line() -> None:
     assert prompts.build("Who?", metadata=None) == "<audio>\nWho?\nAnswer:"
 
 
-def test_a_dropped_label_between_equal_ones_does_not_part_them() -> None:
+def test_a_dropped_label_between_equal_ones_parts_them() -> None:
     segments = [segment(0, 6_000, ("sad", 0, 2_000), ("unknown", 2_000, 4_000), ("sad", 4_000, 6_000))]
-    assert render(segments, start_ms=0, end_ms=6_000, config=CONFIG) == "Emotion: [0.0-6.0 s] sad"
+    assert render(segments, start_ms=0, end_ms=6_000, config=CONFIG) == "Emotion: [0.0-2.0 s] sad [4.0-6.0 s] sad"
+
+
+@pytest.mark.parametrize(
+    ("gap_ms", "merge_gap_ms", "written"),
+    [
+        (500, 500, "[0.0-4.5 s] sad"),
+        (501, 500, "[0.0-2.0 s] sad [2.5-4.5 s] sad"),
+        (0, 0, "[0.0-4.0 s] sad"),
+        (100, 0, "[0.0-2.0 s] sad [2.1-4.1 s] sad"),
+        (8_000, 9_000, "[0.0-12.0 s] sad"),
+    ],
+)
+def test_equal_labels_merge_over_a_short_gap_only(gap_ms: int, merge_gap_ms: int, written: str) -> None:
+    later = 2_000 + gap_ms
+    segments = [segment(0, 2_000, ("sad", 0, 2_000)), segment(later, later + 2_000, ("sad", later, later + 2_000))]
+    config = MetadataConfig(merge_gap_ms=merge_gap_ms)
+    assert render(segments, start_ms=0, end_ms=20_000, config=config) == f"Emotion: {written}"
+    with pytest.raises(ValidationError, match="merge_gap_ms"):
+        MetadataConfig(merge_gap_ms=-1)
 
 
 def test_further_attributes_have_their_own_line_numbers_one_decimal() -> None:

@@ -56,7 +56,7 @@ def verdict(one: QAPair, subject: str, score: float | None, **more: object) -> V
 
 
 def test_mean_leaves_unscored_items_out() -> None:
-    found = metrics.bootstrap_mean([100, NAN, 0, 100], ["a", "b", "c", "d"], seed=1)
+    (found,) = metrics.bootstrap_means([100, NAN, 0, 100], ["a", "b", "c", "d"], seed=1)
     assert found.mean == pytest.approx(200 / 3)
     assert (found.n, found.clusters) == (3, 3)
     assert found.low is not None
@@ -69,7 +69,7 @@ def test_mean_leaves_unscored_items_out() -> None:
     [([], [], None, "no_items"), ([NAN, NAN], ["a", "b"], None, "no_items"), ([10.0, 30.0], ["a", "a"], 20.0, "one_cluster")],
 )
 def test_degenerate_input_gives_a_typed_reason(scores: list[float], clusters: list[str], mean: float | None, missing: str) -> None:
-    found = metrics.bootstrap_mean(scores, clusters, seed=1)
+    (found,) = metrics.bootstrap_means(scores, clusters, seed=1)
     assert (found.mean, found.low, found.high, found.missing) == (mean, None, None, missing)
     gap = metrics.paired_difference(scores, scores, clusters, seed=1)
     assert (gap.low, gap.high, gap.p) == (None, None, None)
@@ -79,7 +79,7 @@ def test_degenerate_input_gives_a_typed_reason(scores: list[float], clusters: li
 
 def test_interval_of_independent_items_matches_theory() -> None:
     scores = np.random.default_rng(0).normal(50, 10, size=2_000)
-    found = metrics.bootstrap_mean(scores, [str(one) for one in range(2_000)], resamples=4_000, seed=3)
+    (found,) = metrics.bootstrap_means(scores, [str(one) for one in range(2_000)], resamples=4_000, seed=3)
     half = 1.96 * scores.std() / math.sqrt(2_000)
     assert found.mean is not None
     assert found.low == pytest.approx(found.mean - half, abs=0.08)
@@ -88,8 +88,8 @@ def test_interval_of_independent_items_matches_theory() -> None:
 
 def test_clusters_widen_the_interval() -> None:
     scores = np.repeat(np.random.default_rng(0).integers(0, 2, 40) * 100.0, 10)
-    alone = metrics.bootstrap_mean(scores, [str(one) for one in range(400)], seed=1)
-    grouped = metrics.bootstrap_mean(scores, [str(one // 10) for one in range(400)], seed=1)
+    (alone,) = metrics.bootstrap_means(scores, [str(one) for one in range(400)], seed=1)
+    (grouped,) = metrics.bootstrap_means(scores, [str(one // 10) for one in range(400)], seed=1)
     assert alone.low is not None
     assert alone.high is not None
     assert grouped.low is not None
@@ -140,7 +140,7 @@ def test_unweighted_mean_weighs_kinds_alike() -> None:
 
 def test_wrong_lengths_are_refused() -> None:
     with pytest.raises(DataError, match="one row of scores per cluster name"):
-        metrics.bootstrap_mean([1.0, 2.0], ["a"], seed=0)
+        metrics.bootstrap_means([1.0, 2.0], ["a"], seed=0)
     with pytest.raises(DataError, match="got 1 and 2"):
         metrics.class_metrics(["sad"], ["sad", "happy"])
 
@@ -297,6 +297,22 @@ def test_empty_study_does_not_crash() -> None:
     assert table.rows == ()
     assert "0 questions" in table.plain_text()
     assert verdict_sentences(table) == []
+
+
+def test_a_subject_without_any_verdict_has_a_row_of_missing() -> None:
+    pairs = [pair(number, kind) for number, kind in enumerate(("C", "CE", "CE"))]
+    verdicts = [verdict(one, "S10", 100.0) for one in pairs]
+    assert build(verdicts, pairs, resamples=50).row("S30") is None
+    table = build(verdicts, pairs, subjects=("S30", "S10"), resamples=50)
+    assert [one.subject for one in table.rows] == ["S10", "S30"]
+    row = table.row("S30")
+    assert row is not None
+    assert row.overall.unscored == {"missing": 3}
+    assert row.kinds["CE"].unscored == {"missing": 2}
+    assert (row.overall.score.mean, row.overall.strict_mean) == (None, 0.0)
+    assert "S30 and S10 cannot be compared: no question has a score of both." in verdict_sentences(table)
+    assert "S30" in table.plain_text()
+    assert StudyTable.from_json(table.to_json()) == table
 
 
 def test_verdicts_of_another_benchmark_are_refused() -> None:

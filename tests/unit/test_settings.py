@@ -69,6 +69,12 @@ def test_all_problems_at_once_with_suggestions() -> None:
         ({"model": {"encoder": {"name": "a", "config": {"model_type": "whisper"}}}}, "give either name or config"),
         ({"generate": {"cpqa": {"generator": "llm"}}}, "generator 'llm' needs endpoint and model"),
         ({"generate": {"cpqa": {"strategy": "pqa"}}}, "generate.cpqa.strategy is 'pqa', expected 'cpqa'"),
+        ({"generate": {"cpqa": {"frames": "test"}}}, "generate.cpqa may use neither test wordings nor clips of split test"),
+        ({"evaluate": {"direct": {"frames": "train"}}}, "evaluate.direct asks clips of split test in test wordings"),
+        ({"evaluate": {"context": {"splits": ["train"]}}}, "evaluate.context asks clips of split test in test wordings"),
+        ({"systems": [{"name": "../x", "data": ["asr"]}]}, "systems.0.name: got '../x'"),
+        ({"systems": [{"name": "start", "data": ["asr"]}]}, "the name 'start' is a folder of the run itself"),
+        ({"systems": [{"name": "a b", "data": ["asr"]}, {"name": "a-b", "data": ["asr"]}]}, "the name 'a-b' stands twice"),
         ({"generate": {"checks": {"enabled": ["leak"]}}}, "no check 'leak'; expected some of"),
     ],
 )

@@ -181,6 +181,12 @@ def test_what_is_no_checkpoint_is_said_so(model: SpeechLLM, tmp_path: Path) -> N
     (tmp_path / CONFIG_FILE).write_text(json.dumps({**held, "surprise": 1}))
     with pytest.raises(ModelError, match="surprise"):
         SpeechLLM.load(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({**held, "surprise": 1, "format": 2}))
+    with pytest.raises(ModelError, match="has checkpoint format 2, expected 1: a newer undertone may have written it"):
+        SpeechLLM.load(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text("{")
+    with pytest.raises(ModelError, match="is not a checkpoint's configuration"):
+        SpeechLLM.load(tmp_path)
     model.save(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"tokenizer\.json does not load: .*the checkpoint is incomplete"):

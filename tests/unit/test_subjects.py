@@ -105,7 +105,9 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(asking, "load_encoder", lambda config: ToyEncoder())
 
     answer: Any = SpeechLLM.answer
-    monkeypatch.setattr(SpeechLLM, "answer", lambda self, shown, *rest: seen.extend(shown) or answer(self, shown, *rest))
+    monkeypatch.setattr(
+        SpeechLLM, "answer", lambda self, shown, *rest, **named: seen.extend(shown) or answer(self, shown, *rest, **named)
+    )
     return seen
 
 
@@ -125,6 +127,20 @@ def test_ask_shows_what_the_system_was_trained_with(tmp_path: Path, prompts: lis
     assert isinstance(text, str)
     assert prompts == [shown]
     assert ask(folder, wave, "Who speaks?", predicted()) == text
+
+
+def test_ask_answers_as_long_as_it_is_told(tmp_path: Path, prompts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    longest: list[int] = []
+    generate: Any = SpeechLLM.generate
+    monkeypatch.setattr(
+        SpeechLLM,
+        "generate",
+        lambda self, batch, *, max_new_tokens: longest.append(max_new_tokens) or generate(self, batch, max_new_tokens=1),
+    )
+    folder, wave = checkpoint(tmp_path, SYSTEM["S30"]), Wave(np.zeros(16_000, dtype=np.float32), 16_000)
+    ask(folder, wave, "Who speaks?")
+    ask(folder, wave, "Who speaks?", max_new_tokens=3)
+    assert longest == [40, 3]
 
 
 def test_ask_refuses_what_cannot_be_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

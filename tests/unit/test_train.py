@@ -173,6 +173,21 @@ def test_an_epoch_uses_each_item_once_and_weights_change_how_often() -> None:
     assert epoch({"asr": 0.25, "cpqa": 2.5, "pqa": 0.0}, 75) == {"asr": 5, "pqa_star": 20, "cpqa": 50}
 
 
+def test_a_mix_that_leaves_nothing_is_an_error_and_not_an_endless_loop() -> None:
+    examples = Toy(3).examples("S10")
+    with pytest.raises(
+        DataError, match=r"train\.mix=\{'asr': 0\.0, 'pqa': 0\.1\} leaves none of 6 examples, whose sources are: asr, pqa;"
+    ):
+        next(batches(examples, mix={"asr": 0.0, "pqa": 0.1}, group_size=4, batch_size=8, seed=1))
+
+
+@pytest.mark.parametrize("mix", [{"pqa*": 1.0}, {"asr": -0.5}, {"asr": float("inf")}, {"asr": float("nan")}])
+def test_a_mix_names_known_sources_with_weights_of_zero_or_more(mix: dict[str, float]) -> None:
+    assert TrainConfig(mix={"asr": 0, "pqa_star": 2.5}).mix == {"asr": 0, "pqa_star": 2.5}
+    with pytest.raises(ValidationError, match="mix"):
+        TrainConfig(mix=mix)
+
+
 def test_the_order_is_the_seeds(tmp_path: Path) -> None:
     examples = Toy(20).examples("S30")
 

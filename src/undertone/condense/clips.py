@@ -32,10 +32,19 @@ class ClipRule(BaseModel):
         if run:
             yield tuple(run)
 
+    def refusal(self, clip: Clip) -> Dropped | None:
+        """Why a clip is not one by this rule; None where it is."""
+        if clip.duration_ms < self.min_ms:
+            return Dropped("clip_too_short", f"{clip.duration_ms} ms")
+        if clip.duration_ms > self.max_ms:
+            return Dropped("clip_too_long", f"{clip.duration_ms} ms")
+        return None
+
     def _fits(self, run: Sequence[Segment], segment: Segment) -> bool:
         return (
             segment.start_ms - run[-1].end_ms <= self.max_gap_ms
-            and segment.end_ms - run[0].start_ms <= self.max_ms
+            # A first segment that is too long by itself is dropped, and must not take those inside it along.
+            and max(segment.end_ms, run[0].end_ms) - run[0].start_ms <= self.max_ms
             and len(run) != self.max_segments
         )
 
@@ -44,7 +53,7 @@ class CutClips(Stage[Segment, Clip]):
     """Join the predicted segments of each recording into clips; rows of split `splits` only."""
 
     name: ClassVar[str] = "clips"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     reads: ClassVar[type[Segment]] = Segment
     writes: ClassVar[type[Clip]] = Clip
     scope: ClassVar = "part"
@@ -76,8 +85,9 @@ class CutClips(Stage[Segment, Clip]):
 
     def _fates(self, run: tuple[Segment, ...], about: dict[str, str | None]) -> dict[str, Outcome[Clip]]:
         clip = clip_of(run, **about)  # type: ignore[arg-type]
-        if clip.duration_ms < self.rule.min_ms:
-            return {one.id: Dropped("clip_too_short", f"{clip.duration_ms} ms") for one in run}
+        refusal = self.rule.refusal(clip)
+        if refusal:
+            return dict.fromkeys((one.id for one in run), refusal)
         # The clip is counted with its first segment; the others are kept as parts of it.
         return {one.id: Kept((clip,) if index == 0 else ()) for index, one in enumerate(run)}
 
@@ -86,7 +96,7 @@ class CutReferences(Stage[Recording, Clip]):
     """Join the human references of each recording into clips, for conventional training questions and for the benchmark."""
 
     name: ClassVar[str] = "references"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     reads: ClassVar[type[Recording]] = Recording
     writes: ClassVar[type[Clip]] = Clip
 
@@ -100,8 +110,10 @@ class CutReferences(Stage[Recording, Clip]):
             return Dropped("no_references")
         about = {name: getattr(row, name) for name in ("uri", "source", "language", "licence", "split")}
         clips = [clip_of(run, **about) for run in self.rule.join(row.references)]
-        long_enough = tuple(clip for clip in clips if clip.duration_ms >= self.rule.min_ms)
-        return Kept(long_enough) if long_enough else Dropped("clip_too_short")
+        fit = tuple(clip for clip in clips if self.rule.refusal(clip) is None)
+        # Where none fits, the longest speaks for all: it is too short only where all are.
+        refusal = None if fit else self.rule.refusal(max(clips, key=lambda clip: clip.duration_ms))
+        return refusal or Kept(fit)
 
 
 def clip_of(

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from undertone import audio
-from undertone.corpora.folder import FolderCorpus, speech_bounds
-from undertone.corpora.plan import Planned, Spoken, rng_of
+from undertone.corpora.folder import NAME_PATTERN, FolderCorpus, speech_bounds
+from undertone.corpora.plan import Planned, Spoken, rng_of, stamp_of
 from undertone.errors import DataError
-from undertone.records import Recording, Segment, Split
+from undertone.records import Recording, Segment, Split, content_hash
 
 RATE_HZ = 16_000
 
@@ -35,13 +35,22 @@ class AssembledCorpus(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["assembled"] = "assembled"
-    name: str = "assembled"
+    name: str = Field(default="assembled", pattern=NAME_PATTERN)
     of: tuple[FolderCorpus, ...] = Field(min_length=1)
     turns: tuple[int, int] = (4, 7)
     voices: tuple[int, int] = (1, 2)
     pause_ms: tuple[int, int] = (400, 900)
     rms: float = Field(default=0.05, gt=0)
     recordings: dict[Split, int] | None = None
+
+    @field_validator("turns", "voices", "pause_ms")
+    @classmethod
+    def _is_a_range(cls, value: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
+        smallest = 0 if info.field_name == "pause_ms" else 1
+        low, high = value
+        if not smallest <= low <= high:
+            raise ValueError(f"got [{low}, {high}], expected [low, high] with {smallest} <= low <= high")
+        return value
 
     @property
     def title(self) -> str:
@@ -65,6 +74,7 @@ class AssembledCorpus(BaseModel):
                         split=split,
                         language=", ".join(languages) or None,
                         licence=" and ".join(licences) or None,
+                        stamp=content_hash(*(stamp_of(turn.path) or "" for turn in turns)),
                     )
                 )
         return planned

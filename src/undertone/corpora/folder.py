@@ -8,9 +8,11 @@ columns with other names are mapped in the settings: `columns: {file: path, text
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from undertone import audio
 from undertone.corpora.emotions import to_emotion
-from undertone.corpora.plan import Planned, SplitRule, Spoken, as_split
+from undertone.corpora.plan import Planned, SplitRule, Spoken, as_split, stamp_of
 from undertone.errors import DataError
 from undertone.records import EMOTIONS, Recording, Split
 
@@ -27,6 +29,9 @@ AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au"}  # decoded by libsndfile
     | {".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".wma"}  # by ffmpeg where it is installed
 )
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a corpus may be called: names become file names."""
+
 _COLUMNS = ("file", "speaker", "text", "emotion", "gender", "split", "start_s", "end_s")
 _GENDERS = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
 
@@ -38,7 +43,7 @@ class FolderCorpus(BaseModel):
 
     kind: Literal["folder"] = "folder"
     path: Path
-    name: str | None = None
+    name: str | None = Field(default=None, pattern=NAME_PATTERN)
     manifest: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     emotions: dict[str, str] = Field(default_factory=dict)
@@ -66,6 +71,7 @@ class FolderCorpus(BaseModel):
                     split=split,
                     language=self.language,
                     licence=self.licence,
+                    stamp=stamp_of(spec.path),
                 )
             )
         return planned
@@ -102,13 +108,16 @@ class FolderCorpus(BaseModel):
     def _spoken(self, row: Mapping[str, str]) -> Spoken:
         emotion = row.get("emotion")
         gender = row.get("gender")
+        start, end = row.get("start_s"), row.get("end_s")
+        if (start is None) != (end is None):
+            raise DataError(f"{row['file']}: a row has start_s {start!r} and end_s {end!r}; give both or none")
         return Spoken(
             speaker=f"{self.title}/{row['speaker']}" if row.get("speaker") else None,
             text=row.get("text") or None,
             emotion=self._emotion(emotion) if emotion else None,
-            gender=_GENDERS.get(gender.strip().lower()) if gender else None,
-            start_ms=_milliseconds(row.get("start_s")),
-            end_ms=_milliseconds(row.get("end_s")),
+            gender=_GENDERS[gender.lower()] if gender else None,
+            start_ms=_milliseconds(start, row["file"]),
+            end_ms=_milliseconds(end, row["file"]),
         )
 
     def _emotion(self, word: str) -> str:
@@ -129,6 +138,11 @@ class FolderCorpus(BaseModel):
     def _rows(self, manifest: Path) -> list[dict[str, str]]:
         """The manifest's rows under our column names, empty values left out."""
         raw = _read(manifest)
+        if not raw:
+            raise DataError(
+                f"{manifest} has no rows; expected a row per utterance with a column 'file'. "
+                "Add rows, or remove the manifest to take every audio file of the folder as raw speech"
+            )
         have = list(dict.fromkeys(name for row in raw for name in row))
         wanted = {name: self.columns.get(name, name) for name in _COLUMNS}
         absent = [
@@ -141,18 +155,17 @@ class FolderCorpus(BaseModel):
                 f"{manifest} lacks the column {', '.join(absent)}; it has {', '.join(have)}. Name its columns in the corpus' settings: "
                 "columns: {file: THEIR_NAME, text: THEIR_NAME}"
             )
-        self._known_emotions(manifest, [str(row.get(wanted["emotion"]) or "") for row in raw])
-        rows = [
-            {ours: str(row[theirs]).strip() for ours, theirs in wanted.items() if row.get(theirs) not in (None, "")} for row in raw
-        ]
+        rows = [{ours: cell for ours, theirs in wanted.items() if (cell := _cell(row.get(theirs)))} for row in raw]
+        self._known_emotions(manifest, {row["emotion"] for row in rows if "emotion" in row})
+        _known_genders(manifest, {row["gender"] for row in rows if "gender" in row})
         nameless = [str(number) for number, row in enumerate(rows, start=2) if "file" not in row]
         if nameless:
             raise DataError(f"{manifest} has rows without a file: lines {', '.join(nameless[:10])}")
         return rows
 
-    def _known_emotions(self, manifest: Path, words: list[str]) -> None:
+    def _known_emotions(self, manifest: Path, words: set[str]) -> None:
         unknown = []
-        for word in sorted({one for one in words if one}):
+        for word in sorted(words):
             try:
                 self._emotion(word)
             except DataError:
@@ -202,38 +215,102 @@ class FileSpec(BaseModel):
                     f"{self.path}: an utterance from {spoken.start_ms} to {spoken.end_ms} ms does not lie in a file of {duration_ms} ms"
                 )
             return spoken.start_ms, min(spoken.end_ms, duration_ms)
-        return speech_bounds(audio.load(self.path))
+        return speech_bounds_of(audio.stream(self.path))
 
 
 def speech_bounds(wave: audio.Wave, *, below_peak_db: float = 35.0, frame_ms: int = 10) -> tuple[int, int]:
     """Where the speech of a one-utterance file begins and ends, in ms: its frames within `below_peak_db` of the loudest."""
-    size = wave.rate_hz * frame_ms // 1000
-    count = len(wave.samples) // size
-    if count == 0:
-        return 0, max(1, wave.duration_ms)
-    level = np.square(wave.samples[: count * size].reshape(count, size)).mean(axis=1)
+    return speech_bounds_of([wave], below_peak_db=below_peak_db, frame_ms=frame_ms)
+
+
+def speech_bounds_of(waves: Iterable[audio.Wave], *, below_peak_db: float = 35.0, frame_ms: int = 10) -> tuple[int, int]:
+    """`speech_bounds` of a file that comes in chunks of one rate; only a level per frame is held, and frames may cross chunks."""
+    levels = [np.zeros(0, np.float32)]
+    rest = np.zeros(0, np.float32)
+    duration_ms = 0
+    for wave in waves:
+        size = wave.rate_hz * frame_ms // 1000
+        samples = np.concatenate([rest, wave.samples])
+        count = len(samples) // size
+        levels.append(np.square(samples[: count * size].reshape(count, size)).mean(axis=1))
+        rest = samples[count * size :]
+        duration_ms = len(rest) * 1000 // wave.rate_hz
+    level = np.concatenate(levels)
+    if not len(level):
+        return 0, max(1, duration_ms)
     loud = np.flatnonzero(level >= level.max() * 10 ** (-below_peak_db / 10))
     return int(loud[0]) * frame_ms, (int(loud[-1]) + 1) * frame_ms
 
 
-def _milliseconds(seconds: str | None) -> int | None:
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _known_genders(manifest: Path, words: set[str]) -> None:
+    unknown = sorted(word for word in words if word.lower() not in _GENDERS)
+    if unknown:
+        raise DataError(
+            f"{manifest}: genders {', '.join(map(repr, unknown))} are not known; expected {', '.join(_GENDERS)} or an empty cell. "
+            "Change them in the manifest"
+        )
+
+
+def _milliseconds(seconds: str | None, file: str) -> int | None:
     if seconds is None:
         return None
     try:
-        return round(float(seconds) * 1000)
-    except ValueError as error:
-        raise DataError(f"a time in the manifest is {seconds!r}, expected seconds as a number") from error
+        found = float(seconds) * 1000
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise DataError(f"{file}: a time in the manifest is {seconds!r}, expected seconds as a finite number")
+    return round(found)
 
 
 def _read(manifest: Path) -> list[dict[str, Any]]:
-    if manifest.suffix == ".csv":
-        with manifest.open(newline="", encoding="utf-8-sig") as handle:
-            return list(csv.DictReader(handle))
+    try:
+        text = manifest.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{manifest} is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}; expected text in UTF-8. "
+            f"Convert it, from Windows for example: iconv -f WINDOWS-1252 -t UTF-8 {manifest.name}"
+        ) from error
+    return _read_csv(manifest, text) if manifest.suffix.lower() == ".csv" else _read_jsonl(manifest, text)
+
+
+def _read_csv(manifest: Path, text: str) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    rows, overfull = [], []
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row.pop(None, ())):  # None is the key of the cells beyond the header
+                overfull.append(str(reader.line_num))
+            rows.append(row)
+    except csv.Error as error:
+        raise DataError(
+            f"{manifest} line {reader.line_num} is not CSV: {error}; expected comma-separated cells, quotes closed"
+        ) from error
+    if overfull:
+        raise DataError(
+            f"{manifest} has rows with more cells than its header: lines {', '.join(overfull[:10])}; expected {len(reader.fieldnames or ())} "
+            "cells. Put text that holds a comma into double quotes"
+        )
+    return rows
+
+
+def _read_jsonl(manifest: Path, text: str) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines: it also breaks at U+2028 and the like, which JSON allows inside a string.
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{manifest} line {number} is not JSON: {error}") from error
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{manifest} line {number} is not JSON: {error}; expected one object per line") from error
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"{manifest} line {number} is {line.strip()[:60]!r}; expected one JSON object per line, such as "
+                    '{"file": "a.wav", "speaker": "p1"}'
+                )
+            rows.append(row)
     return rows

@@ -6,7 +6,8 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, cast
+from pathlib import Path
+from typing import ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,7 +16,12 @@ from undertone.records import HUMAN, Label, Record, Segment, Split, Word, conten
 
 
 class Planned(Record):
-    """One recording to read (`file`) or to render (`assembled`, `demo`); `spec` is the reader's own JSON."""
+    """One recording to read (`file`) or to render (`assembled`, `demo`); `spec` is the reader's own JSON.
+
+    `stamp` tells the state of the files that it is made from, so that a changed file is noticed; None where there are none.
+    """
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"stamp"})
 
     corpus: str
     key: str
@@ -24,6 +30,7 @@ class Planned(Record):
     split: Split | None = None
     language: str | None = None
     licence: str | None = None
+    stamp: str | None = None
 
     @property
     def id(self) -> str:
@@ -131,6 +138,15 @@ def speakers_on_both_sides(splits: Mapping[str, Iterable[str]]) -> dict[str, tup
 def rng_of(*parts: object) -> random.Random:
     """A random generator that is a function of its arguments alone, on every platform and Python."""
     return random.Random(content_hash(*(str(part) for part in parts)))
+
+
+def stamp_of(path: Path) -> str | None:
+    """Size and time of change of a file, which differ after it was replaced; None where it cannot be found."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # ValueError: a name from a manifest that no file can have
+        return None
+    return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def as_split(value: str, where: str) -> Split:

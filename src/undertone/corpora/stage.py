@@ -54,16 +54,18 @@ class Deduplicate(Stage[Recording, Recording]):
     """Drop recordings whose bytes were there before: they would have one id, and could stand on both sides of a split."""
 
     name: ClassVar[str] = "deduplicate"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     reads: ClassVar[type[Recording]] = Recording
     writes: ClassVar[type[Recording]] = Recording
     scope: ClassVar = "table"
 
     def process(self, rows: Sequence[Recording]) -> Sequence[Outcome[Recording]]:
         first: dict[str, str] = {}
-        return [
-            Kept((row,))
-            if first.setdefault(row.id, row.uri) == row.uri
-            else Dropped("duplicate_audio", f"same bytes as {first[row.id]}")
-            for row in rows
-        ]
+        outcomes: list[Outcome[Recording]] = []
+        for row in rows:
+            if row.id in first:
+                outcomes.append(Dropped("duplicate_audio", f"{row.uri} has the same bytes as {first[row.id]}"))
+            else:
+                first[row.id] = row.uri
+                outcomes.append(Kept((row,)))
+        return outcomes

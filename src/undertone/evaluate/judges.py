@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from undertone.chat import ChatClient, Message, read_json
 from undertone.errors import ServiceError
 from undertone.evaluate import mapping
-from undertone.lexicon import content_words
+from undertone.lexicon import meant_words
 from undertone.records import Answer, QAPair, UnscoredReason, Verdict, content_hash
 
 
@@ -296,15 +296,15 @@ def token_f1(answer: str, reference: str) -> float:
 
 
 def content_f1(answer: str, reference: str) -> float:
-    """F1 of the bags of content words, 0..1: "at noon" has nothing right about "at nine".
+    """F1 of the bags of words that mean something (`lexicon.meant_words`), 0..1: "at noon" has nothing right about "at nine".
 
-    A reference that is made of function words alone ("the last one") is compared by all its words.
+    A reference that is made of other words alone ("to her") is compared by all its words.
 
     >>> content_f1("At noon.", "at nine"), content_f1("At nine.", "at nine")
     (0.0, 1.0)
     """
-    wanted = " ".join(content_words(reference))
-    return token_f1(" ".join(content_words(answer)), wanted) if wanted else token_f1(answer, reference)
+    wanted = " ".join(meant_words(reference))
+    return token_f1(" ".join(meant_words(answer)), wanted) if wanted else token_f1(answer, reference)
 
 
 def normalised_tokens(text: str) -> list[str]:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from undertone.errors import ConfigError
-from undertone.lexicon import LABEL_WORDS
+from undertone.lexicon import LABEL_WORDS, MEANT_WORDS, STOP_WORDS
 from undertone.records import content_hash
 
 Role = Literal["main", "claimed", "hedged", "context", "rejected"]
@@ -259,7 +259,9 @@ def _in_list(tokens: Sequence[_Token], comma: int, keywords: set[int]) -> bool:
 
 
 def keyword_digest() -> str:
-    """A hash of all keyword tables: verdicts of two runs compare only where it is equal."""
+    """A hash of all word tables that answers are read and scored with: verdicts of two runs compare only where it is equal."""
     return content_hash(
-        *(f"{name}|{label}|{word}" for name in attributes() for label, words in LABEL_WORDS[name].items() for word in words)
+        *(f"{name}|{label}|{word}" for name in attributes() for label, words in LABEL_WORDS[name].items() for word in words),
+        *(f"stop|{word}" for word in sorted(STOP_WORDS)),
+        *(f"meant|{word}" for word in sorted(MEANT_WORDS)),
     )

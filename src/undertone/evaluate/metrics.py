@@ -124,13 +124,6 @@ def bootstrap_means(
     ]
 
 
-def bootstrap_mean(
-    scores: ArrayLike, clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
-) -> Interval:
-    """The mean of scores with its interval, bootstrapped by cluster."""
-    return bootstrap_means(scores, clusters, resamples=resamples, seed=seed, level=level)[0]
-
-
 def unweighted_mean(
     scores: ArrayLike, groups: Sequence[str], clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
 ) -> Interval:

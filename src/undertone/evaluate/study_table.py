@@ -128,13 +128,20 @@ class _Sheet:
 
 
 def build(
-    verdicts: Iterable[Verdict], pairs: Sequence[QAPair], *, judge: str | None = None, resamples: int = 2000, seed: int = 0
+    verdicts: Iterable[Verdict],
+    pairs: Sequence[QAPair],
+    *,
+    subjects: Sequence[str] = (),
+    judge: str | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> StudyTable:
     """Compute the study table of one judge.
 
     Args:
         verdicts: Verdicts of all subjects; several runs of one judge are averaged per answer first.
         pairs: The whole benchmark; a pair without a verdict of some subject counts as missing there.
+        subjects: Who was asked: these have a row even where no verdict is about them, with every pair missing. Others may have verdicts.
         judge: Which judge, where the verdicts are of several.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap.
@@ -150,10 +157,9 @@ def build(
             f"one study table is of one judge, got judge={judge!r}; the verdicts are by {', '.join(judges) or 'none'}"
         )
     chosen = [one for one in found if judge in (None, one.judge)]
-    sheet = _sheet(chosen, pairs)
+    sheet = _sheet(chosen, pairs, subjects)
     present = {pair.kind for pair in pairs}
     kinds = tuple(kind for kind in KINDS if kind in present)
-    subjects = _ordered(sheet.scores)
     return StudyTable(
         judge=judge or (judges[0] if judges else ""),
         runs=max((one.run + 1 for one in chosen), default=0),
@@ -162,7 +168,7 @@ def build(
         pairs=len(pairs),
         recordings=len(set(sheet.clusters)),
         kinds=kinds,
-        rows=tuple(_row(sheet, subject, kinds, resamples=resamples, seed=seed) for subject in subjects),
+        rows=tuple(_row(sheet, subject, kinds, resamples=resamples, seed=seed) for subject in _ordered(sheet.scores)),
         contrasts=tuple(
             Contrast(
                 first=first,
@@ -217,7 +223,7 @@ def _ordered(subjects: Iterable[str]) -> list[str]:
     return sorted(subjects, key=lambda name: (*known.get(name, (1, 0)), name))
 
 
-def _sheet(verdicts: Sequence[Verdict], pairs: Sequence[QAPair]) -> _Sheet:
+def _sheet(verdicts: Sequence[Verdict], pairs: Sequence[QAPair], subjects: Sequence[str]) -> _Sheet:
     place = {pair.id: index for index, pair in enumerate(pairs)}
     if len(place) != len(pairs):
         raise DataError(f"the benchmark holds {len(pairs)} pairs but only {len(place)} different ones; a pair may stand in it once")
@@ -232,11 +238,11 @@ def _sheet(verdicts: Sequence[Verdict], pairs: Sequence[QAPair]) -> _Sheet:
     scores: dict[str, Floats] = {}
     reasons: dict[str, list[str | None]] = {}
     mapped: dict[str, list[str | None]] = {}
-    for subject, by_pair in runs.items():
+    for subject in {*runs, *subjects}:
         scores[subject] = np.full(len(pairs), np.nan)
         reasons[subject] = [MISSING] * len(pairs)
         mapped[subject] = [None] * len(pairs)
-        for index, judged in by_pair.items():
+        for index, judged in runs.get(subject, {}).items():
             judged.sort(key=lambda one: one.run)
             given = [one.score for one in judged if one.score is not None]
             scores[subject][index] = np.mean(given) if given else np.nan

@@ -40,9 +40,9 @@ def build_artefact(
     Raises:
         ResumeMismatch: The folder holds the work of another fingerprint.
     """
-    if redo:
-        tables.clear(out)
     with tables.locked(out):
+        if redo:
+            tables.clear(out)
         tables.begin(out, fingerprint, redo_hint=f"start it over with --redo {out.name}")
         marker = out / "_done.json"
         if marker.exists():

@@ -122,6 +122,7 @@ def run_stage(
         DataError: An input is missing, or the disk is full.
     """
     started = time.monotonic()
+    _WORKER.clear()  # of an earlier call in this process: its seed or side tables may have been others
     opened = [tables.open_table(path, stage.reads) for path in sources]
     side_paths = dict(sides or {})
     if set(side_paths) != set(stage.sides):
@@ -132,9 +133,9 @@ def run_stage(
         stage=stage.name, version=stage.version, seed=seed, config=stage.identity(), inputs=inputs, limit=limit
     )
     units = _units(stage, opened, limit)
-    if redo:
-        tables.clear(out)
     with tables.locked(out):
+        if redo:
+            tables.clear(out)
         tables.begin(out, fingerprint, redo_hint=f"start it over with --redo {out.name}")
         done = tables.finished(out)
         parts = sum(len(unit.reads) for unit in units)
@@ -166,7 +167,8 @@ def _enough_left(report: StageReport, max_failed_share: float) -> None:
         first = from_arrow(tables.read_parquet(report.folder / "failed.parquet"), Loss)[0]
         raise TooManyFailures(
             f"{report.stage}: {counts.failed} of {counts.inputs} rows failed, more than max_failed_share = {max_failed_share}. "
-            f"The first, {first.row_id}: {first.detail}. All are in {report.folder / 'failed.parquet'}"
+            f"The first, {first.row_id}: {first.detail}. All are in {report.folder / 'failed.parquet'}. "
+            f"When the cause is mended, run it again with --redo {report.folder.name}"
         )
 
 
@@ -246,9 +248,9 @@ def write_rows(
     started = time.monotonic()
     size = max(smallest, -(-len(rows) // parts))
     slices = [rows[start : start + size] for start in range(0, len(rows), size)] or [[]]
-    if redo:
-        tables.clear(out)
     with tables.locked(out):
+        if redo:
+            tables.clear(out)
         tables.begin(out, fingerprint, redo_hint=f"start it over with --redo {out.name}")
         done = tables.finished(out)
         resumed = len(slices) if done else 0

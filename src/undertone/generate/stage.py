@@ -65,8 +65,12 @@ class GenerateStage(Stage[Clip, QAPair]):
 
     def identity(self) -> dict[str, Any]:
         """The configuration and the digest of the wordings, without what changes no pair."""
-        wordings = digest() if self.generator == "grammar" else prompt_digest()
-        return {**self.model_dump(mode="json", exclude={"cache_dir", "concurrency"}), "prompt_digest": wordings}
+        grammar = self.generator == "grammar"
+        made_by = {
+            "prompt_digest": digest() if grammar else prompt_digest(),
+            "generator_version": (GrammarGenerator if grammar else LLMGenerator).version,
+        }
+        return {**self.model_dump(mode="json", exclude={"cache_dir", "concurrency"}), **made_by}
 
     def open(self, context: Context) -> None:
         """Make the generator."""
@@ -112,16 +116,17 @@ def _outcome(made: list[QAPair] | ServiceError) -> Outcome[QAPair]:
 
 
 class MergeStage(Stage[QAPair, QAPair]):
-    """Several tables of pairs as one."""
+    """Several tables of pairs as one; a pair that was there before is dropped."""
 
     name: ClassVar[str] = "merge"
+    scope: ClassVar[Literal["row", "part", "table"]] = "table"
     reads: ClassVar[type[Record]] = QAPair
     writes: ClassVar[type[Record]] = QAPair
-    batch_rows: ClassVar[int] = 10_000
 
     def process(self, rows: Sequence[QAPair]) -> Sequence[Outcome[QAPair]]:
-        """Every pair as it is."""
-        return [Kept((row,)) for row in rows]
+        """Every pair as it is, once."""
+        first = {row.id: index for index, row in reversed(list(enumerate(rows)))}
+        return [Kept((row,)) if first[row.id] == index else Dropped("duplicate") for index, row in enumerate(rows)]
 
 
 class CheckStage(Stage[QAPair, QAPair]):

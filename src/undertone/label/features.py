@@ -22,6 +22,9 @@ import numpy.typing as npt
 
 from undertone.errors import AudioError
 
+FRONT_END_VERSION = "1"
+"""Changes whenever equal samples would give other features: part of what encoded frames are a function of."""
+
 RATE_HZ = 16_000
 HOP_SAMPLES = 160
 WINDOW_SAMPLES = 400

@@ -25,14 +25,15 @@ def shows_metadata(checkpoint: Path) -> bool:
     return system is not None and system.shows_metadata("inference")
 
 
-def ask(checkpoint: Path, wave: Wave, question: str, predicted: Sequence[Segment] = ()) -> str:
-    """Answer a question about an audio file as the checkpoint's system would in the study.
+def ask(checkpoint: Path, wave: Wave, question: str, predicted: Sequence[Segment] = (), *, max_new_tokens: int = 40) -> str:
+    """Answer a question about an audio file as the checkpoint's system would in a study with `evaluate.max_new_tokens` of as many.
 
     Args:
         checkpoint: Folder that training wrote.
         wave: The whole file, mono at 16 kHz.
         question: The question.
         predicted: Segments of the file with predicted labels; used where the checkpoint shows metadata.
+        max_new_tokens: Longest answer; the default is a study's.
 
     Raises:
         ModelError: It is not a checkpoint, it reads transcripts, or it was trained on frames of another encoder.
@@ -58,4 +59,4 @@ def ask(checkpoint: Path, wave: Wave, question: str, predicted: Sequence[Segment
         frames = encode(wave.samples, encoder, max_audio_s=card.model.max_audio_s)
     speech = prompts.AUDIO if hears else ""
     prompt = prompts.build(question, metadata=metadata, place=card.model.metadata.place, speech=speech)
-    return SpeechLLM.load(checkpoint).answer([prompt], [frames])[0].text
+    return SpeechLLM.load(checkpoint).answer([prompt], [frames], max_new_tokens=max_new_tokens)[0].text

@@ -94,8 +94,7 @@ class SpeechLLMConfig(_Config):
         adapter: Frames to embeddings.
         decoder: The LLM.
         frozen: Parts that training leaves alone. The encoder always is; the paper's model also freezes the decoder.
-        max_audio_s: Speech beyond this is not heard.
-        long_audio: "truncate" keeps the first `max_audio_s` seconds (as AudioBench does).
+        max_audio_s: Speech beyond this is not heard: a longer clip is cut to its first seconds (as AudioBench does).
         metadata: How metadata is written where a system shows it.
     """
 
@@ -104,7 +103,6 @@ class SpeechLLMConfig(_Config):
     decoder: DecoderConfig = TOY_DECODER
     frozen: tuple[Part, ...] = ("encoder",)
     max_audio_s: float = Field(default=30.0, gt=0)
-    long_audio: Literal["truncate"] = "truncate"
     metadata: MetadataConfig = MetadataConfig()
 
     @model_validator(mode="after")

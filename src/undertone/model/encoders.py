@@ -54,10 +54,11 @@ class AffectEncoder:
     def __init__(self) -> None:
         """Find the model."""
         from undertone.label.affect import FRAME_DIM, AffectSmall  # late: needed with this encoder only
+        from undertone.label.features import FRONT_END_VERSION
 
         self._model: AffectSmall = AffectSmall()
         self.dim: int = FRAME_DIM
-        self.fingerprint = content_hash(AFFECT_SMALL, self._model.card.sha256)
+        self.fingerprint = content_hash(AFFECT_SMALL, self._model.card.sha256, FRONT_END_VERSION)
 
     def frames(self, samples: npt.NDArray[np.float32]) -> Frames:
         """50 frames per second."""

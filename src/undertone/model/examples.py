@@ -17,6 +17,11 @@ MetadataMode = Literal["none", "inference_only", "train_and_inference"]
 Phase = Literal["train", "inference"]
 
 
+def slug(name: str) -> str:
+    """A system's name as a folder's."""
+    return name.replace(" ", "-")
+
+
 class System(BaseModel):
     """One arm of the study: what it is trained on and what it is shown.
 
@@ -30,7 +35,7 @@ class System(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
     data: tuple[Source, ...] = Field(min_length=1)
     metadata: MetadataMode = "none"
     hears: Literal["speech", "words", "nothing"] = "speech"
@@ -103,7 +108,7 @@ def build_examples(
             continue
         if phase == "train" and pair.split == "test":
             raise DataError(
-                f"pair {pair.id} ({pair.source}) is of split test and must not train {system.name}; pass generate/pairs"
+                f"pair {pair.id} ({pair.source}) is of split test and must not train {system.name}; pass generate/base and generate/contextual"
             )
         clip = clips.get(pair.clip_id)
         if clip is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from undertone.errors import DataError
 from undertone.model.encoders import RATE_HZ, Encoder
 from undertone.records import Clip, content_hash
+from undertone.tables import write_bytes
 
 StoredFrames = npt.NDArray[np.float16]
 
@@ -83,8 +84,6 @@ class FeatureCache:
     def put(self, clip_id: str, frames: npt.NDArray[np.floating]) -> None:
         """Store frames (T, D) as float16: written aside, then renamed."""
         path = self.path(clip_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with aside.open("wb") as file:
-            np.save(file, frames.astype(np.float16), allow_pickle=False)
-        aside.replace(path)
+        content = io.BytesIO()
+        np.save(content, frames.astype(np.float16), allow_pickle=False)
+        write_bytes(path, content.getvalue())

@@ -16,8 +16,9 @@ class MetadataConfig(BaseModel):
 
     Attributes:
         attributes: Label attributes, one line each in this order.
-        merge: Whether neighbours with equal labels become one item.
-        drop: Categories that are not written.
+        merge: Whether neighbours with equal labels become one item, also across segments.
+        merge_gap_ms: Longest gap between neighbours that merge; across a longer one nothing was heard, so the first ends before it.
+        drop: Categories that are not written; one between two equal labels keeps them apart.
         item: Format of one item; `start` and `end` are seconds from the start of the clip, `label` is the category (or the number
             with one decimal).
         place: Before or after the question.
@@ -27,6 +28,7 @@ class MetadataConfig(BaseModel):
 
     attributes: tuple[str, ...] = Field(default=("emotion",), min_length=1)
     merge: bool = True
+    merge_gap_ms: int = Field(default=500, ge=0)
     drop: tuple[str, ...] = ("unknown", "other")
     item: str = "[{start:.1f}-{end:.1f} s] {label}"
     place: Literal["before", "after"] = "before"
@@ -48,6 +50,9 @@ class _Item(NamedTuple):
 
 def render(segments: Sequence[Segment], *, start_ms: int, end_ms: int, config: MetadataConfig) -> str | None:
     """Write the labels that overlap a clip as text, such as "Emotion: [0.0-2.0 s] sad [2.0-6.0 s] happy".
+
+    Equal neighbours merge into one item where at most `merge_gap_ms` lies between them and no dropped category does: no time is written
+    over a longer gap or over what was labelled otherwise.
 
     Args:
         segments: Segments of the clip's recording with predicted labels, in any order; those outside the clip are ignored.
@@ -84,9 +89,13 @@ def _items(labels: Sequence[Label], start_ms: int, end_ms: int, config: Metadata
     for label in sorted(labels, key=lambda one: (one.start_ms, one.end_ms, one.labeller, _text(one))):
         text = _text(label)
         start, end = max(label.start_ms, start_ms) - start_ms, min(label.end_ms, end_ms) - start_ms
-        if text in config.drop or end <= start:
+        if end <= start:
             continue
-        if held and config.merge and held.label == text:
+        if text in config.drop:
+            if held:
+                yield held
+            held = None
+        elif held and config.merge and held.label == text and start - held.end_ms <= config.merge_gap_ms:
             held = held._replace(end_ms=max(held.end_ms, end))
         else:
             if held:

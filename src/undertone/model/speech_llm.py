@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,7 +20,6 @@ from undertone.model.tokenizer import SpecialTokens, TextTokenizer, decoder_toke
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-FORMAT = 1
 
 
 class Checkpoint(BaseModel):
@@ -38,7 +36,7 @@ class Checkpoint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = FORMAT
+    format: Literal[1] = 1
     model: SpeechLLMConfig
     frame_dim: int
     tokens: SpecialTokens
@@ -286,7 +284,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Read config.json of a checkpoint.
 
     Raises:
-        ModelError: It is missing or not what a checkpoint holds.
+        ModelError: It is missing, of another format or not what a checkpoint holds.
     """
     path = folder / CONFIG_FILE
     try:
@@ -295,7 +293,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise ModelError(
             f"{folder} is not a checkpoint: no {CONFIG_FILE} ({error}); expected a folder that training wrote"
         ) from error
-    except (ValidationError, json.JSONDecodeError) as error:
+    except ValidationError as error:
+        for fault in error.errors():
+            if fault["loc"] == ("format",):
+                raise ModelError(
+                    f"{path} has checkpoint format {fault['input']!r}, expected 1: a newer undertone may have written it; install that one, "
+                    "or train this checkpoint again"
+                ) from error
         raise ModelError(f"{path} is not a checkpoint's configuration: {error}") from error
 
 

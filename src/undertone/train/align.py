@@ -25,7 +25,7 @@ from undertone.model.speech_llm import SpeechLLM
 from undertone.model.tokenizer import TextTokenizer
 from undertone.records import Clip
 from undertone.train.config import TrainConfig
-from undertone.train.trainer import deterministic, schedule
+from undertone.train.trainer import deterministic, parameter_groups, schedule
 
 FRAME_MS = 20
 """Both kinds of encoder give 50 frames per second."""
@@ -100,7 +100,7 @@ def align(
         named = sorted(clip_id for clip_id, found in spoken.items() if len(found.tokens))
         if not named:
             raise DataError(f"none of {len(clips)} clips has words to align with; set train.align.steps=0")
-        optimizer = torch.optim.AdamW(model.adapter.parameters(), lr=config.align.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(parameter_groups(model.adapter, weight_decay=config.weight_decay), lr=config.align.lr)
         chance = random.Random(config.seed)
         model.train()
         for step in range(1, config.align.steps + 1):

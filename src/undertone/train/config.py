@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from undertone.model.examples import Source
 
 
 class ReadingConfig(BaseModel):
@@ -45,7 +49,7 @@ class TrainConfig(BaseModel):
     """How to train.
 
     Attributes:
-        steps: Optimiser steps; equal for all systems of a study, so that none sees more items.
+        steps: Optimiser steps; equal for all systems of a study, so that each sees about as many items.
         batch_size: Items (questions) per step.
         group_size: Most questions of one clip that share a row and its speech.
         lr: Peak learning rate.
@@ -58,7 +62,7 @@ class TrainConfig(BaseModel):
         shift_frames: Most frames cut from the start of a clip, drawn anew each time it is heard, so that a word falls on any place of
             the adapter's stack.
         threads: torch threads; another number gives other rounding and so other weights.
-        mix: Share of a source's items per epoch (1 where not named).
+        mix: Share of a source's items per epoch: of asr, pqa, pqa_star and cpqa (1 where not named), 0 or more.
         vocab_size: Of a trained tokeniser.
         log_every: Steps per line of losses.jsonl.
         reading: Shared first stage of a decoder without a name.
@@ -78,8 +82,16 @@ class TrainConfig(BaseModel):
     seed: int = 1
     shift_frames: int = Field(default=14, ge=0)
     threads: int = Field(default=1, ge=1)
-    mix: dict[str, float] = {}
+    mix: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     vocab_size: int = Field(default=1500, ge=300)
     log_every: int = Field(default=20, ge=1)
     reading: ReadingConfig = ReadingConfig()
     align: AlignConfig = AlignConfig()
+
+    @field_validator("mix")
+    @classmethod
+    def _known_sources(cls, mix: dict[str, float]) -> dict[str, float]:
+        unknown = sorted(mix.keys() - set(get_args(Source)))
+        if unknown:
+            raise ValueError(f"mix names {', '.join(unknown)}; expected sources of {', '.join(get_args(Source))}")
+        return mix

@@ -15,7 +15,7 @@ from undertone.execute import write_rows
 from undertone.execute.artefact import build_artefact
 from undertone.model.config import SpeechLLMConfig
 from undertone.model.encode import Encoded
-from undertone.model.examples import System, build_examples
+from undertone.model.examples import System, build_examples, slug
 from undertone.model.features import FeatureCache
 from undertone.records import Clip, Example, QAPair, Segment, content_hash
 from undertone.tables import Fingerprint
@@ -68,11 +68,6 @@ class Frames:
         self.cache = FeatureCache(folder, encoder=self.encoder, max_audio_s=max_audio_s)
 
 
-def slug(name: str) -> str:
-    """A system's name as a folder's."""
-    return name.replace(" ", "-")
-
-
 def training_examples(job: TrainJob, system: System, clips: frozenset[str]) -> list[Example]:
     """A system's training items, as far as their clips are encoded."""
     pairs = [pair for folder in job.pairs for pair in tables.open_table(folder, QAPair).rows() if pair.clip_id in clips]
@@ -89,6 +84,7 @@ START = "start"
 def train_start(job: TrainJob, unit: str) -> None:
     """Make the checkpoint that all systems start from: a decoder that reads, an adapter that hears words. Runs in a worker."""
     del unit
+    from undertone.generate.frames import digest as wordings
     from undertone.generate.grammar import GrammarGenerator
     from undertone.train.align import align  # torch
     from undertone.train.pretrain import pretrain
@@ -103,6 +99,7 @@ def train_start(job: TrainJob, unit: str) -> None:
     ]
     inputs = {f"clips{index}": tables.open_table(folder, Clip).digest for index, folder in enumerate(job.clips)}
     inputs |= {"features": tables.open_table(job.features, Encoded).digest, "texts": content_hash(*texts)}
+    inputs |= {"wordings": wordings(), "grammar": GrammarGenerator.version}
     config = {"model": _plain(job.model), "train": _plain(job.train)}
     fingerprint = Fingerprint(stage="start", version="1", seed=job.seed, config=config, inputs=inputs)
     generators = [GrammarGenerator(strategy="asr"), GrammarGenerator(strategy="cpqa")]
@@ -127,15 +124,12 @@ def train_one(job: TrainJob, name: str) -> None:
     system = job.system(name)
     frames = Frames(job.features, max_audio_s=job.model.max_audio_s)
     examples = training_examples(job, system, frames.clips)
-    inputs = {"features": tables.open_table(job.features, Encoded).digest}
-    inputs |= {f"pairs{index}": tables.open_table(folder, QAPair).digest for index, folder in enumerate(job.pairs)}
-    made = Fingerprint(
-        stage="examples", version="1", seed=job.seed, config=_plain(system), inputs=inputs | _label_input(job, system)
-    )
+    rows = content_hash(*(text for one in examples for text in (one.id, one.prompt, one.target)))
+    made = Fingerprint(stage="examples", version="1", seed=job.seed, config=_plain(system), inputs={"rows": rows})
     redo = name in job.redo
     report = write_rows(job.out / "examples" / slug(name), examples, record=Example, fingerprint=made, redo=redo)
     config = {"system": _plain(system), "model": _plain(job.model), "train": _plain(job.train)}
-    inputs = {"examples": report.digest, "features": inputs["features"]} | _start_input(job)
+    inputs = {"examples": report.digest, "features": tables.open_table(job.features, Encoded).digest} | _start_input(job)
     fingerprint = Fingerprint(stage="train", version="1", seed=job.seed, config=config, inputs=inputs)
 
     def build(folder: Path) -> None:
@@ -157,11 +151,6 @@ def train_one(job: TrainJob, name: str) -> None:
 def _plain(model: BaseModel) -> dict[str, object]:
     plain: dict[str, object] = json.loads(model.model_dump_json())
     return plain
-
-
-def _label_input(job: TrainJob, system: System) -> dict[str, str]:
-    """Predicted labels matter to systems that show them in training, and to no other."""
-    return {"label": tables.open_table(job.label, Segment).digest} if system.shows_metadata("train") else {}
 
 
 def _start_input(job: TrainJob) -> dict[str, str]:

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from undertone.errors import DataError
 from undertone.records import Example
 
 Group = list[int]
@@ -23,10 +24,19 @@ def batches(
         group_size: Most items of one clip that share a row.
         batch_size: A batch is closed when it holds this many items.
         seed: Of the order.
+
+    Raises:
+        DataError: At the first batch: `mix` leaves nothing of these examples.
     """
     chance = random.Random(seed)
     while True:
         groups = _groups(examples, _epoch(examples, mix, chance), group_size, chance)
+        if not groups:
+            held = ", ".join(sorted({one.source for one in examples})) or "none"
+            raise DataError(
+                f"train.mix={dict(mix)} leaves none of {len(examples)} examples, whose sources are: {held}; "
+                "give one of these sources a larger weight"
+            )
         made = list(_batches(groups, examples, batch_size))
         chance.shuffle(made)
         yield from made

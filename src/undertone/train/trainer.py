@@ -122,7 +122,14 @@ def _loop(
     """Take the steps; yield a line every `log_every` steps and at the last."""
     model.train()
     parameters = [one for one in model.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay, decoder_lr), lr=config.lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [
+            *parameter_groups(model.adapter, weight_decay=config.weight_decay),
+            *parameter_groups(model.decoder, weight_decay=config.weight_decay, share=decoder_lr),
+        ],
+        lr=config.lr,
+        betas=(0.9, 0.98),
+    )
     order = batches(examples, mix=config.mix, group_size=config.group_size, batch_size=config.batch_size, seed=config.seed)
     chance = random.Random(config.seed)
     sums: dict[str, list[float]] = defaultdict(list)
@@ -161,15 +168,14 @@ def _items(model: SpeechLLM, examples: Sequence[Example], features: Features, cu
     return [model.item(one.prompt, heard, target=one.target, source=one.source) for one in examples]
 
 
-def _parameter_groups(model: SpeechLLM, weight_decay: float, decoder_lr: float) -> list[dict[str, Any]]:
-    """Matrices with weight decay and vectors without, of adapter and decoder; `share` scales the learning rate."""
-    groups = []
-    for part, share in ((model.adapter, 1.0), (model.decoder, decoder_lr)):
-        trained = [one for one in part.parameters() if one.requires_grad]
-        matrices, vectors = [one for one in trained if one.dim() > 1], [one for one in trained if one.dim() <= 1]
-        groups.append({"params": matrices, "weight_decay": weight_decay, "share": share})
-        groups.append({"params": vectors, "weight_decay": 0.0, "share": share})
-    return groups
+def parameter_groups(part: torch.nn.Module, *, weight_decay: float, share: float = 1.0) -> list[dict[str, Any]]:
+    """What is trained of a part of the model: matrices with weight decay, vectors without; `share` scales the learning rate."""
+    trained = [one for one in part.parameters() if one.requires_grad]
+    matrices, vectors = [one for one in trained if one.dim() > 1], [one for one in trained if one.dim() <= 1]
+    return [
+        {"params": matrices, "weight_decay": weight_decay, "share": share},
+        {"params": vectors, "weight_decay": 0.0, "share": share},
+    ]
 
 
 def schedule(done: float, warmup: float) -> float:
