@@ -124,6 +124,8 @@ def _shares(row: Segment | Clip) -> dict[str, float]:
 
 def _losses(train: Path) -> Iterable[LossCurve]:
     for file in sorted(train.glob("*/losses.jsonl")):
+        if file.parent.name == "start":  # no system; its losses, of reading from new weights, would set the scale for all
+            continue
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         yield LossCurve(system=file.parent.name, points=tuple((line["step"], line["loss"]) for line in lines))
 
