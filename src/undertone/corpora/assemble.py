@@ -7,7 +7,6 @@ from turn to turn where the material allows. Ground truth is exact: it is where 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +14,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from undertone import audio
-from undertone.corpora.folder import NAME_PATTERN, FolderCorpus, speech_bounds
+from undertone.corpora.folder import NAME_PATTERN, FolderCorpus, ReferencesOf, recorded, speech_bounds
 from undertone.corpora.plan import Planned, Spoken, rng_of, stamp_of
 from undertone.errors import DataError
-from undertone.records import Recording, Segment, Split, content_hash
+from undertone.records import Recording, Split, content_hash
 
 RATE_HZ = 16_000
-
-ReferencesOf = Callable[[str], Sequence[Segment]]
 
 
 class AssembledCorpus(BaseModel):
@@ -163,7 +160,7 @@ class AssembledSpec(BaseModel):
             length += len(speech)
         pieces.append(np.zeros(RATE_HZ * self.pause_ms[0] // 1000, np.float32))
         return written(
-            out_dir, planned, np.concatenate(pieces), lambda key: [one.segment(key, start, end) for one, start, end in placed]
+            out_dir, planned, np.concatenate(pieces), lambda key, _: [one.segment(key, start, end) for one, start, end in placed]
         )
 
 
@@ -174,21 +171,9 @@ def written(out_dir: Path, planned: Planned, samples: np.ndarray, references: Re
         out_dir: The table's folder.
         planned: What was rendered.
         samples: Mono, 16 kHz, -1..1.
-        references: From the recording's id to its reference segments.
+        references: From the recording's id and length to its reference segments.
     """
     file = out_dir / "audio" / f"{planned.corpus}-{planned.key}.flac"
     file.parent.mkdir(parents=True, exist_ok=True)
     audio.write(file, audio.Wave(samples=samples, rate_hz=RATE_HZ))
-    probe = audio.probe(file)
-    return Recording(
-        uri=str(file),
-        sha256=probe.sha256,
-        rate_hz=probe.rate_hz,
-        samples=probe.samples,
-        channels=probe.channels,
-        source=planned.corpus,
-        language=planned.language,
-        licence=planned.licence,
-        split=planned.split,
-        references=tuple(references(probe.sha256[:16])),
-    )
+    return recorded(planned, file, references)

@@ -54,4 +54,4 @@ class DemoSpec(BaseModel):
     def read(self, planned: Planned, out_dir: Path) -> Recording:
         """Render the conversation to `out_dir/audio/KEY.flac`."""
         rendered = render(self.conversation)
-        return written(out_dir, planned, rendered.samples, rendered.references_for)
+        return written(out_dir, planned, rendered.samples, lambda key, _: rendered.references_for(key))

@@ -12,7 +12,7 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from undertone import audio
 from undertone.corpora.emotions import to_emotion
 from undertone.corpora.plan import Planned, SplitRule, Spoken, as_split, stamp_of
 from undertone.errors import DataError
-from undertone.records import EMOTIONS, Recording, Split
+from undertone.records import EMOTIONS, Recording, Segment, Split
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au"}  # decoded by libsndfile
@@ -177,6 +177,36 @@ class FolderCorpus(BaseModel):
             )
 
 
+ReferencesOf = Callable[[str, int], Sequence[Segment]]
+"""From a recording's id and its length in ms to its reference segments."""
+
+
+def recorded(planned: Planned, file: Path, references: ReferencesOf) -> Recording:
+    """The recording that an audio file is.
+
+    Args:
+        planned: What it was planned as.
+        file: The audio.
+        references: What people said about it.
+
+    Raises:
+        AudioError: The file cannot be decoded.
+    """
+    probe = audio.probe(file)
+    return Recording(
+        uri=str(file),
+        sha256=probe.sha256,
+        rate_hz=probe.rate_hz,
+        samples=probe.samples,
+        channels=probe.channels,
+        source=planned.corpus,
+        language=planned.language,
+        licence=planned.licence,
+        split=planned.split,
+        references=tuple(references(probe.sha256[:16], probe.duration_ms)),
+    )
+
+
 class FileSpec(BaseModel):
     """One audio file and the utterances in it."""
 
@@ -192,21 +222,11 @@ class FileSpec(BaseModel):
             AudioError: The file cannot be decoded.
         """
         del out_dir
-        probe = audio.probe(self.path)
-        key = probe.sha256[:16]
-        references = [one.segment(key, *self._bounds(one, probe.duration_ms)) for one in self.utterances]
-        return Recording(
-            uri=str(self.path),
-            sha256=probe.sha256,
-            rate_hz=probe.rate_hz,
-            samples=probe.samples,
-            channels=probe.channels,
-            source=planned.corpus,
-            language=planned.language,
-            licence=planned.licence,
-            split=planned.split,
-            references=tuple(sorted(references, key=lambda one: (one.start_ms, one.end_ms))),
-        )
+        return recorded(planned, self.path, self._references)
+
+    def _references(self, recording_id: str, duration_ms: int) -> list[Segment]:
+        found = [one.segment(recording_id, *self._bounds(one, duration_ms)) for one in self.utterances]
+        return sorted(found, key=lambda one: (one.start_ms, one.end_ms))
 
     def _bounds(self, spoken: Spoken, duration_ms: int) -> tuple[int, int]:
         if spoken.start_ms is not None and spoken.end_ms is not None:
