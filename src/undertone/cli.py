@@ -227,6 +227,10 @@ def _interrupt(signum: int, frame: Any) -> None:
 def main() -> None:
     """Run the command; errors about input are printed without a traceback and end with their exit code."""
     signal.signal(signal.SIGINT, _interrupt)
+    # Before any library loads, here and in the workers that inherit it: sums over another number of threads round otherwise,
+    # and the processes are the parallelism.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     try:
         app()
     except UndertoneError as error:
