@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import pyarrow as pa
@@ -116,17 +116,27 @@ class Segment(Record):
 
     def category(self, attribute: str) -> str | None:
         """The segment's category for an attribute: the one that fills most of its time, ties to the earlier; None without one."""
-        held: dict[str, int] = {}
-        for one in self.of(attribute):
-            if one.category is not None:
-                held[one.category] = held.get(one.category, 0) + max(1, one.end_ms - one.start_ms)
-        return max(held, key=lambda name: held[name]) if held else None
+        shares = category_shares([self], attribute)
+        return max(shares, key=lambda name: shares[name]) if shares else None
 
     def number(self, attribute: str) -> float | None:
         """The segment's value for a numeric attribute: the mean over its labels weighted by their duration; None without one."""
         found = [(one.number, max(1, one.end_ms - one.start_ms)) for one in self.of(attribute) if one.number is not None]
         total = sum(weight for _, weight in found)
         return sum(value * weight for value, weight in found) / total if found else None
+
+
+def category_shares(segments: Iterable[Segment], attribute: str) -> dict[str, float]:
+    """Share of the labelled time that each category of an attribute fills, in order of appearance; empty where nothing is labelled.
+
+    A label without extent counts as 1 ms.
+    """
+    held: dict[str, int] = {}
+    for label in (label for segment in segments for label in segment.of(attribute)):
+        if label.category is not None:
+            held[label.category] = held.get(label.category, 0) + max(1, label.end_ms - label.start_ms)
+    total = sum(held.values())
+    return {name: length / total for name, length in held.items()}
 
 
 class Recording(Record):

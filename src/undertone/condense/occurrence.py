@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from undertone.records import Clip
+from undertone.records import Clip, category_shares
 from undertone.stages import Dropped, Kept, Outcome, Stage
 
 NOT_AN_EMOTION = frozenset({"unknown", "other"})
@@ -37,12 +37,7 @@ class Occurrence(Stage[Clip, Clip]):
 
 def emotion_shares(clip: Clip) -> dict[str, float]:
     """Share of the labelled time that each emotion fills; sums to 1, empty where nothing is labelled."""
-    held: dict[str, int] = {}
-    for label in (one for segment in clip.segments for one in segment.of("emotion")):
-        if label.category is not None:
-            held[label.category] = held.get(label.category, 0) + label.end_ms - label.start_ms
-    total = sum(held.values())
-    return {name: length / total for name, length in held.items()} if total else {}
+    return category_shares(clip.segments, "emotion")
 
 
 def dominant_emotion(clip: Clip) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from undertone.records import Clip, QAPair
+from undertone.records import Clip, QAPair, category_shares
 
 
 class KindSummary(BaseModel):
@@ -91,9 +91,5 @@ def _dominant(clip: Clip | None, attribute: str | None) -> str | None:
     """The category that fills most of a clip's time, ties to the one that comes first in the alphabet."""
     if clip is None or attribute is None:
         return None
-    held: Counter[str] = Counter()
-    for segment in clip.segments:
-        for label in segment.of(attribute):
-            if label.category is not None:
-                held[label.category] += max(1, label.end_ms - label.start_ms)
-    return min(held, key=lambda name: (-held[name], name)) if held else None
+    shares = category_shares(clip.segments, attribute)
+    return min(shares, key=lambda name: (-shares[name], name)) if shares else None

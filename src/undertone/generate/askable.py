@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from undertone.corpora.scripts import facts_of, line_of
 from undertone.generate.evidence import tones
 from undertone.lexicon import EMOTION_WORDS, GENDER_WORDS, STOP_WORDS, labels_in, tokens
-from undertone.records import Clip, Kind, Segment
+from undertone.records import Clip, Kind, Segment, category_shares
 
 DOMINANT_SHARE = 0.6
 """Share of the labelled time that one emotion must fill for a direct question to have one answer."""
@@ -53,13 +53,8 @@ class Draft:
 
 def shares(clip: Clip, attribute: str) -> dict[str, float]:
     """The share of the labelled time that each category of an attribute fills, largest first, ties to the earlier."""
-    held: dict[str, int] = {}
-    for segment in clip.segments:
-        for one in segment.of(attribute):
-            if one.category is not None:
-                held[one.category] = held.get(one.category, 0) + max(1, one.end_ms - one.start_ms)
-    total = sum(held.values())
-    return {name: held[name] / total for name in sorted(held, key=lambda name: -held[name])}
+    found = category_shares(clip.segments, attribute)
+    return {name: found[name] for name in sorted(found, key=lambda name: -found[name])}
 
 
 def dominant_emotion(clip: Clip) -> str | None:

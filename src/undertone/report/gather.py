@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from undertone import tables
-from undertone.condense.occurrence import emotion_shares
 from undertone.evaluate.labeller_report import labeller_report
 from undertone.evaluate.study_table import StudyTable
 from undertone.label.protocol import LABELLERS
-from undertone.records import Answer, Clip, QAPair, Record, Recording, Segment, Verdict
+from undertone.records import Answer, Clip, QAPair, Record, Recording, Segment, Verdict, category_shares
 from undertone.report.build import build
 from undertone.report.cards import CardFacts, dataset_card
 from undertone.report.choose import choose_clips
@@ -98,7 +97,8 @@ def _funnel(out: Path) -> Iterable[FunnelStep]:
         total = 0
         for row in table.rows():
             total += row.duration_ms
-            for emotion, share in _shares(row).items():
+            segments = row.segments if isinstance(row, Clip) else (row,)
+            for emotion, share in category_shares(segments, "emotion").items():
                 hours[emotion] += share * row.duration_ms / _MS_PER_HOUR
         yield FunnelStep(
             name=name,
@@ -110,16 +110,6 @@ def _funnel(out: Path) -> Iterable[FunnelStep]:
             hours=total / _MS_PER_HOUR,
             emotion_hours=dict(sorted(hours.items())),
         )
-
-
-def _shares(row: Segment | Clip) -> dict[str, float]:
-    if isinstance(row, Clip):
-        return emotion_shares(row)
-    spans: Counter[str] = Counter()
-    for label in row.of("emotion"):
-        if label.category is not None:
-            spans[label.category] += label.end_ms - label.start_ms
-    return {emotion: length / spans.total() for emotion, length in spans.items()}
 
 
 def _losses(train: Path) -> Iterable[LossCurve]:
