@@ -358,13 +358,13 @@ def evaluate(run: Run) -> None:
     """Ask every system and control the benchmark's questions, judge the answers, make the study table."""
     need("torch", "transformers", extra="train", what="answering with trained systems")
     check_heard(run)
-    for name, stage, clips in (
+    for name, stage, about in (
         ("direct", run.study.evaluate.direct, "references/utterances"),
         ("context", run.study.evaluate.context, "references"),
     ):
-        run.stage(stage, [clips], f"evaluate/benchmark/{name}/asked")
+        run.stage(stage, [about], f"evaluate/benchmark/{name}/asked")
         run.stage(
-            run.study.generate.checks, [f"evaluate/benchmark/{name}/asked"], f"evaluate/benchmark/{name}", sides={"clips": clips}
+            run.study.generate.checks, [f"evaluate/benchmark/{name}/asked"], f"evaluate/benchmark/{name}", sides={"clips": about}
         )
     run.stage(MergeStage(), ["evaluate/benchmark/direct", "evaluate/benchmark/context"], "evaluate/benchmark")
     pairs = list(run.table("evaluate/benchmark", QAPair).rows())
@@ -373,7 +373,12 @@ def evaluate(run: Run) -> None:
             "the benchmark is empty: no recording of split test with human labels gave a question. Hold out speakers in the corpus' "
             "settings (hold_out: {test_speakers: [...]}) and give emotions in its manifest"
         )
-    answered = [_ask_system(run, system, pairs) for system in run.study.systems]
+    clips, predicted = all_clips(run), predicted_segments(run)
+    features = Frames(run.path(FEATURES), max_audio_s=run.study.model.max_audio_s)
+    answered = []
+    for system in run.study.systems:
+        shown = build_examples(pairs, clips, predicted, system, phase="inference", metadata=run.study.model.metadata)
+        answered.append(_ask_system(run, system, shown, features))
     answered.append(_ask_majority(run, pairs))
     run.stage(run.study.evaluate.judge, answered, "evaluate/verdicts", sides={"pairs": "evaluate/benchmark"})
     verdicts = run.table("evaluate/verdicts", Verdict).rows()
@@ -383,16 +388,12 @@ def evaluate(run: Run) -> None:
     run.say(table.plain_text(width=100))
 
 
-def _ask_system(run: Run, system: System, pairs: Sequence[QAPair]) -> str:
+def _ask_system(run: Run, system: System, shown: Sequence[Example], features: Frames) -> str:
     """Write a system's examples and let its checkpoint answer them; the name of the answers' table."""
     from undertone.evaluate.answer import AnswerStage  # torch
 
-    features = Frames(run.path(FEATURES), max_audio_s=run.study.model.max_audio_s)
     checkpoint = run.path(f"train/{slug(system.checkpoint)}")
     digest = artefact_digest(checkpoint, made_by=f"undertone train {run.out} --system {shlex.quote(system.checkpoint)}")
-    shown = build_examples(
-        pairs, all_clips(run), predicted_segments(run), system, phase="inference", metadata=run.study.model.metadata
-    )
     examples, answers = f"evaluate/examples/{slug(system.name)}", f"evaluate/answers/{slug(system.name)}"
     inputs = {"rows": content_hash(*(text for one in shown for text in (one.id, one.prompt, one.target)))}
     made = run.fingerprint("examples", {"system": system.model_dump(mode="json")}, inputs)
