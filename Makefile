@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
+DATA ?= ../shared/data
 # Tests run on as many processes as there are cores; each process keeps to one thread.
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-all lint setup affect-small bench clean
+.PHONY: help demo test test-all lint setup affect-small bench bench-affect clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -21,8 +22,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@# silero's wheel names torchaudio, which has no CPU build; only its ONNX file is used.
-	$(BIN)/python -m pip install --quiet --no-deps $$(grep '^silero-vad==' constraints.txt)
+	@# Their wheels name torchaudio (no CPU build), numba or webrtcvad, none of which is used here.
+	$(BIN)/python -m pip install --quiet --no-deps $$(grep -E '^(funasr|librosa|resemblyzer|silero-vad)==' constraints.txt)
 	touch $@
 
 setup: $(VENV)/.ready  ## the environment alone
@@ -43,10 +44,16 @@ test-all: setup lint  ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 affect-small: setup  ## train the small labeller again (needs ../shared/data)
-	$(BIN)/python recipes/affect_small.py --data ../shared/data --out models/affect-small
+	$(BIN)/python recipes/affect_small --data $(DATA) --out models/affect-small
 
 bench: setup  ## measure; never gates
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[bench]'
+	@for name in stages label condense; do echo "== $$name"; $(BIN)/python benchmarks/bench_$$name.py; done
+	@for name in words speakers; do echo "== $$name"; $(BIN)/python benchmarks/bench_$$name.py $(DATA); done
+
+bench-affect: setup  ## affect-small against openSMILE, seven trainings (needs ../shared/data; half an hour)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[bench]'
+	$(BIN)/python benchmarks/bench_affect.py --out models/affect-small/benchmark --workers 2
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

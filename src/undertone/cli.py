@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from undertone import __version__
-from undertone.errors import UndertoneError
+from undertone.errors import ConfigError, UndertoneError
+from undertone.paths import location
 
 if TYPE_CHECKING:
     from undertone.study import Study
@@ -26,15 +28,21 @@ app = typer.Typer(
     "file; each other command does one step in a run's folder.",
 )
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder: every table and the report go here.")]
-RunFolder = Annotated[Path, typer.Argument(help="A run's folder, as made by `undertone label` or `undertone run`.")]
+Out = Annotated[
+    str,
+    typer.Option("--out", "-o", help="The run's folder, here or in a bucket (s3://, gs://): every table and the report go here."),
+]
+RunFolder = Annotated[str, typer.Argument(help="A run's folder, as made by `undertone label` or `undertone run`.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting: key=value, as in the study file. Repeatable.")
 ]
 Workers = Annotated[int, typer.Option("--workers", "-j", min=0, help="Processes; 0 is one per core. Results do not depend on it.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything that is drawn; overrides the study's.")]
 Redo = Annotated[
-    list[str] | None, typer.Option("--redo", help="Start a table over, such as generate or generate/cpqa. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--redo", help="Start a table over, such as generate or generate/cpqa; label/. is label without label/raw. Repeatable."
+    ),
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Use only the first so many recordings of each split of each corpus.")
@@ -45,7 +53,7 @@ RowLimit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only t
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one: demo.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/NAME of the study if not given.")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="The run's folder; runs/NAME of the study if not given.")] = None,
     limit: Limit = None,
     seed: Seed = None,
     workers: Workers = 0,
@@ -67,7 +75,7 @@ def run(
     if show:
         typer.echo(_as_yaml(loaded), nl=False)
         return
-    with _running(loaded, out or Path("runs") / loaded.name, workers=workers, redo=redo, limit=limit) as made:
+    with _running(loaded, out or f"runs/{loaded.name}", workers=workers, redo=redo, limit=limit) as made:
         recipe.everything(made)
 
 
@@ -81,9 +89,13 @@ def label(
     set_: Settings = None,
     redo: Redo = None,
 ) -> None:
-    """Find the speech in recordings and label every segment: emotion, valence/arousal/dominance, gender, prosody.
+    """Find the speech in recordings and label it: emotion, valence/arousal/dominance, gender, events, prosody, words.
 
-    Writes corpus/ and label/ into the run's folder. Example: undertone label my-speech --out runs/mine
+    Writes corpus/, label/raw/ (what every labeller said) and label/ (what was decided) into the run's folder. Example:
+    undertone label my-speech --out runs/mine
+
+    Other labellers: --set label.labellers='[affect-small, prosody, pocketsphinx]'; see `undertone labellers`. Another decision costs no
+    model run: --set decide.emotion.rule=unanimity --redo label/.
     """
     from undertone import recipe
     from undertone.study import load_study, study_of_folder
@@ -146,6 +158,52 @@ def report(run: RunFolder, set_: Settings = None, redo: Redo = None) -> None:
 
 
 @app.command()
+def export(
+    table: Annotated[Path, typer.Argument(help="A finished table of clips, recordings or segments, such as runs/mine/condense.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to write.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="hf-dataset, audiofolder, nemo-manifest, lhotse, webdataset, rttm or label-studio.")
+    ],
+    pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="A table of questions about the clips. Repeatable.")] = None,
+    recordings: Annotated[
+        Path | None, typer.Option("--recordings", help="The recordings of segments; corpus/ of the same run if not given.")
+    ] = None,
+    audio: Annotated[
+        str, typer.Option("--audio", help="cut: each item's sound as a file of its own; reference: names the recording's file.")
+    ] = "cut",
+    url_prefix: Annotated[str, typer.Option("--url-prefix", help="Put before the audio's name, where a server gives it out.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that an export wrote before.")] = False,
+) -> None:
+    """Write a table in another tool's format, and say what that format could not hold.
+
+    A `corpora` entry of the same kind reads it back. Example: undertone export runs/mine/label --to mine-hf --format hf-dataset
+    """
+    from undertone.exchange import FORMATS
+    from undertone.exchange import export as write
+
+    if format_ not in FORMATS:
+        raise ConfigError(f"--format: got {format_!r}, expected one of {', '.join(FORMATS)}")
+    if audio not in ("cut", "reference"):
+        raise ConfigError(f"--audio: got {audio!r}, expected cut or reference")
+    report = write(
+        table,
+        to,
+        format=format_,
+        pairs=tuple(pairs or ()),
+        recordings=recordings,
+        audio=audio,  # type: ignore[arg-type]
+        url_prefix=url_prefix,
+        overwrite=overwrite,
+    )
+    typer.echo(f"{report.format}: {report.items} in, {report.written} written -> {report.folder}")
+    for title, counts in (("held", report.held), ("not held by this format", report.lost), ("skipped", report.skipped)):
+        if counts:
+            typer.echo(f"  {title}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    for problem in report.problems[:10]:
+        typer.echo(f"  {problem}")
+
+
+@app.command()
 def ask(
     checkpoint: Annotated[Path, typer.Argument(help="A trained system, such as runs/demo/train/S32.")],
     file: Annotated[Path, typer.Argument(help="An audio file.")],
@@ -161,6 +219,17 @@ def ask(
 
 
 @app.command()
+def labellers(
+    name: Annotated[str | None, typer.Argument(help="One of them, to see its classes, bounds, licence and settings.")] = None,
+) -> None:
+    """List the labellers that a study can name, or describe one: what it hears, what it gives, how it is configured."""
+    from undertone.label.catalogue import about, overview
+
+    for line in overview() if name is None else [about(name)]:
+        typer.echo(line)
+
+
+@app.command()
 def doctor() -> None:
     """Say what is installed, what is missing and how to get it, and under which licences."""
     from undertone.doctor import lines
@@ -170,7 +239,7 @@ def doctor() -> None:
 
 
 def _one_step(
-    step: str, out: Path, limit: int | None, seed: int | None, workers: int, set_: list[str] | None, redo: list[str] | None
+    step: str, out: str, limit: int | None, seed: int | None, workers: int, set_: list[str] | None, redo: list[str] | None
 ) -> None:
     from undertone import recipe
 
@@ -178,21 +247,21 @@ def _one_step(
         getattr(recipe, step)(made)
 
 
-def _study_of_run(out: Path, set_: list[str] | None, seed: int | None) -> Study:
+def _study_of_run(out: str, set_: list[str] | None, seed: int | None) -> Study:
     from undertone.recipe import recorded_study
 
-    return recorded_study(out, _overrides(set_, seed))
+    return recorded_study(location(out), _overrides(set_, seed))
 
 
 def _overrides(set_: list[str] | None, seed: int | None) -> list[str]:
     return [*(set_ or []), *([] if seed is None else [f"seed={seed}"])]
 
 
-def _running(study: Study, out: Path, *, workers: int, redo: list[str] | None, **limits: int | None) -> Any:
+def _running(study: Study, out: str, *, workers: int, redo: list[str] | None, **limits: int | None) -> Any:
     """A context that gives the run, shows its progress and keeps run.json."""
     from undertone.recipe import running
 
-    return running(study, out, workers=workers or os.cpu_count() or 1, redo=tuple(redo or ()), command=sys.argv, **limits)
+    return running(study, location(out), workers=workers or os.cpu_count() or 1, redo=tuple(redo or ()), command=sys.argv, **limits)
 
 
 def _as_yaml(study: Study) -> str:
@@ -221,12 +290,22 @@ class _Interrupted(BaseException):
 
 
 def _interrupt(signum: int, frame: Any) -> None:
+    # A callback from C (a synthesiser's, say) swallows what is raised in it: ask again until it is heard.
+    again = threading.Timer(0.5, os.kill, (os.getpid(), signum))
+    again.daemon = True
+    again.start()
     raise _Interrupted
+
+
+def _unless_interrupted(unraisable: Any) -> None:
+    if not isinstance(unraisable.exc_value, _Interrupted):
+        sys.__unraisablehook__(unraisable)
 
 
 def main() -> None:
     """Run the command; errors about input are printed without a traceback and end with their exit code."""
     signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = _unless_interrupted
     # Before any library loads, here and in the workers that inherit it: sums over another number of threads round otherwise,
     # and the processes are the parallelism.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -237,6 +316,7 @@ def main() -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except _Interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("interrupted; finished parts are kept: the same command goes on from there", file=sys.stderr)
         sys.exit(130)
 

@@ -61,16 +61,16 @@ def _executable(name: str, purpose: str, install: str) -> str:
 
 
 def _labellers() -> Iterator[str]:
+    from undertone.label.catalogue import overview
     from undertone.label.protocol import LABELLERS
 
-    yield "labellers"
-    for name in LABELLERS.names():
-        try:
-            one = LABELLERS.get(name)
-            licence = f" ({one.licence})" if one.licence else ""
-            yield f"  ok       {name}@{one.version}: {', '.join(emission.attribute for emission in one.emits)}{licence}"
-        except UndertoneError as error:
-            yield f"  missing  {name}: {error}"
+    yield "labellers (undertone labellers NAME describes one)"
+    yield from (f"  {line}" for line in overview())
+    affect = LABELLERS.get("affect-small")
+    try:
+        yield f"  ok       weights of affect-small, version {affect.version} ({affect.licence})"
+    except UndertoneError as error:
+        yield f"  missing  weights of affect-small: {error}"
 
 
 def _accelerators() -> Iterator[str]:

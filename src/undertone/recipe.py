@@ -33,11 +33,13 @@ from undertone.execute.artefact import artefact_digest
 from undertone.execute.pool import run_units
 from undertone.execute.run import Progress
 from undertone.generate.stage import MergeStage
+from undertone.label.one_file import labelled
 from undertone.label.protocol import LABELLERS
-from undertone.label.stage import labelled
+from undertone.label.selftest import one_sided
 from undertone.model.config import AFFECT_SMALL
 from undertone.model.encode import EncodeStage
 from undertone.model.examples import System, build_examples, slug
+from undertone.paths import Location
 from undertone.progress import shown
 from undertone.records import Answer, Clip, Example, QAPair, Recording, Segment, Verdict, content_hash
 from undertone.stages import Stage
@@ -63,7 +65,7 @@ class Run:
     """
 
     study: Study
-    out: Path
+    out: Location
     workers: int = 1
     limit: int | None = None
     row_limit: int | None = None
@@ -72,7 +74,7 @@ class Run:
     progress: Progress | None = None
     reports: list[StageReport] = field(default_factory=list)
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str) -> Location:
         """The folder of a table."""
         return self.out / name
 
@@ -81,9 +83,13 @@ class Run:
         return tables.open_table(self.path(name), record)
 
     def again(self, name: str) -> bool:
-        """Whether --redo names this table: whole ("generate/cpqa"), by a folder above it ("generate") or by its last part ("cpqa")."""
-        wanted = [one.strip("/") for one in self.redo]
-        return any(f"{name}/".startswith(f"{one}/") or f"/{name}".endswith(f"/{one}") for one in wanted)
+        """Whether --redo names this table: whole ("generate/cpqa"), by a folder above it ("generate"), by its last part ("cpqa").
+
+        With "/." at the end the table alone is meant, without those that lie inside its folder ("label/." but not "label/raw").
+        """
+        alone = [one.removesuffix("/.").strip("/") for one in self.redo if one.endswith("/.")]
+        wanted = [one.strip("/") for one in self.redo if not one.endswith("/.")]
+        return name in alone or any(f"{name}/".startswith(f"{one}/") or f"/{name}".endswith(f"/{one}") for one in wanted)
 
     def stage(
         self, stage: Stage[Any, Any], sources: Sequence[str], out: str, *, sides: dict[str, str] | None = None
@@ -117,7 +123,7 @@ class Run:
 @contextmanager
 def running(
     study: Study,
-    out: Path,
+    out: Location,
     *,
     workers: int,
     redo: tuple[str, ...] = (),
@@ -167,7 +173,7 @@ def _version_of(package: str) -> str | None:
         return None
 
 
-def recorded_study(out: Path, overrides: Sequence[str] = ()) -> Study:
+def recorded_study(out: Location, overrides: Sequence[str] = ()) -> Study:
     """The study that a run's folder was made with, with settings of the command line over it.
 
     Raises:
@@ -188,8 +194,11 @@ def recorded_study(out: Path, overrides: Sequence[str] = ()) -> Study:
 
 def check_installed(study: Study) -> None:
     """Raise DependencyError before any work is done where a labeller's weights or the demonstration's voices are not installed."""
-    for name in study.label.labellers:
-        LABELLERS.get(name).version  # noqa: B018 - reads the card of the weights
+    study.label.check()
+    labellers = study.label.made()
+    for one in labellers:
+        one.version, one.revision  # noqa: B018 - reads the card of the weights
+    study.decide.check(labellers)
     if any(corpus.kind == "demo" for corpus in study.corpora):
         need("espeakng_loader", extra="demo", what="the demonstration corpus")
 
@@ -237,15 +246,22 @@ def _warn_of_leaks(run: Run) -> None:
 
 
 def label(run: Run) -> None:
-    """Predict labels for all recordings into label/; refuse a labeller or encoder that has heard a test speaker."""
+    """Ask all labellers into label/raw/ and decide what holds into label/; refuse one that has heard a test speaker."""
     check_heard(run)
-    run.stage(run.study.label, ["corpus"], "label")
+    run.study.decide.check(run.study.label.made())
+    run.stage(run.study.label, ["corpus"], "label/raw")
+    for warning in one_sided(run.table("label/raw", Segment)):
+        run.say(f"WARNING: {warning}")
+    run.stage(run.study.decide, ["label/raw"], "label")
 
 
 def check_heard(run: Run) -> None:
     """Raise ConfigError where a labeller or the encoder was trained on a test speaker; warn where that cannot be told."""
-    learned = [*run.study.label.labellers, *([AFFECT_SMALL] if run.study.model.encoder.name == AFFECT_SMALL else [])]
-    heard = frozenset(one for name in learned for one in LABELLERS.get(name).heard_speakers)
+    learned = [
+        *run.study.label.made(),
+        *([LABELLERS.get(AFFECT_SMALL)] if run.study.model.encoder.name == AFFECT_SMALL else []),
+    ]
+    heard = frozenset(speaker for one in learned for speaker in one.heard_speakers)
     rows = [row for row in run.table("corpus", Recording).rows() if row.split == "test"]
     tested = {one for row in rows for one in row.speakers}
     nameless = sum(not row.speakers for row in rows)
@@ -336,7 +352,7 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
     run_units(train_one, job, names, workers=run.workers, told=lambda name: run.say(f"train/{slug(name)}: done"), tick=tick)
 
 
-def _ticker(run: Run, what: str, out: Path, names: Sequence[str], total: int) -> Callable[[], None]:
+def _ticker(run: Run, what: str, out: Location, names: Sequence[str], total: int) -> Callable[[], None]:
     """Tells the progress of trainings by what they have logged."""
 
     def tick() -> None:
@@ -419,7 +435,7 @@ def _ask_majority(run: Run, pairs: Sequence[QAPair]) -> str:
     return name
 
 
-def report(run: Run) -> Path:
+def report(run: Run) -> Location:
     """Draw report/index.html from the run's tables, and the data set's card beside it."""
     from undertone.report.gather import gather  # matplotlib: only where something is drawn
 
@@ -445,7 +461,9 @@ def ask(checkpoint: Path, file: Path, question: str) -> str:
 
     predicted: tuple[Segment, ...] = ()
     if shows_metadata(checkpoint):
-        predicted = labelled(file)
+        out = checkpoint.resolve().parent.parent  # RUN/train/SYSTEM; a checkpoint that was copied away is asked with the defaults
+        study = recorded_study(out) if (out / RUN_FILE).is_file() else None
+        predicted = labelled(file, label=study.label, decide=study.decide) if study else labelled(file)
     return answer(checkpoint, audio.load(file, rate_hz=16_000), question, predicted)
 
 

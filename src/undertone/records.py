@@ -53,19 +53,35 @@ R = TypeVar("R", bound=Record)
 
 
 class Word(Record):
-    """One spoken word and when it was spoken."""
+    """One spoken word, when it was spoken, and how it sounds: the labels of the window that it falls in (`Segment.with_labels`).
+
+    `confidence` is that of an aligner, a recogniser or (1.0) a synthesiser; None for times that are only an estimate.
+    """
 
     text: str
     start_ms: int = Field(ge=0)
     end_ms: int = Field(ge=0)
     confidence: float | None = None
+    emotion: str | None = None
+    valence: float | None = None
+    arousal: float | None = None
+    dominance: float | None = None
+    gender: str | None = None
+    events: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if self.end_ms < self.start_ms:
+            raise ValueError(f"a word ends before it starts; got {self.text!r} at {self.start_ms}-{self.end_ms} ms")
+        return self
 
 
 class Label(Record):
     """One judgement about a span of speech by one labeller, or its abstention with a reason.
 
     Exactly one of `category` (emotion, gender, event, ...) and `number` (valence, F0 in Hz, ...) is set, or neither and `reason` says
-    why the labeller abstained. `distribution` keeps the raw scores, so that a decision can be taken again later.
+    why the labeller abstained. `distribution` keeps the raw scores, so that a decision can be taken again later. `labeller` is "name@version",
+    `revision` the exact weights where it has any.
     """
 
     attribute: str
@@ -75,12 +91,15 @@ class Label(Record):
     start_ms: int = Field(ge=0)
     end_ms: int = Field(ge=0)
     labeller: str
+    revision: str | None = None
     reason: str | None = None
 
     @model_validator(mode="after")
     def _one_value(self) -> Self:
         if [self.category is None, self.number is None, self.reason is None].count(False) != 1:
             raise ValueError("a label has exactly one of category, number and (for an abstention) reason")
+        if self.end_ms < self.start_ms:
+            raise ValueError(f"a label ends before it starts; got {self.attribute} at {self.start_ms}-{self.end_ms} ms")
         return self
 
 
@@ -109,10 +128,24 @@ class Segment(Record):
     def duration_ms(self) -> int:
         return self.end_ms - self.start_ms
 
+    def with_labels(self, labels: Iterable[Label]) -> Segment:
+        """The segment with these labels in place of its own; its words inherit them anew (`inherited`)."""
+        made = self.model_copy(update={"labels": tuple(labels)})
+        by_attribute = {name: _in_time(one for one in made.labels if one.attribute == name) for name in _OF_A_WORD}
+        events = made.of("event")
+        words = []
+        for word in self.words:
+            sound: dict[str, Any] = {}
+            for name, found in by_attribute.items():
+                label = inherited(word, found)
+                sound[name] = None if label is None else label.number if name in DIMENSIONS else label.category
+            names = (one.category for one in events if one.category and _holds(one, word))
+            words.append(word.model_copy(update={**sound, "events": tuple(dict.fromkeys(names))}))
+        return made.model_copy(update={"words": tuple(words)})
+
     def of(self, attribute: str) -> tuple[Label, ...]:
         """The labels of one attribute that carry a value, in time order."""
-        found = (one for one in self.labels if one.attribute == attribute and one.reason is None)
-        return tuple(sorted(found, key=lambda one: (one.start_ms, one.end_ms, one.labeller)))
+        return _in_time(one for one in self.labels if one.attribute == attribute and one.reason is None)
 
     def category(self, attribute: str) -> str | None:
         """The segment's category for an attribute: the one that fills most of its time, ties to the earlier; None without one."""
@@ -124,6 +157,38 @@ class Segment(Record):
         found = [(one.number, max(1, one.end_ms - one.start_ms)) for one in self.of(attribute) if one.number is not None]
         total = sum(weight for _, weight in found)
         return sum(value * weight for value, weight in found) / total if found else None
+
+
+_OF_A_WORD = ("emotion", *DIMENSIONS, "gender")
+
+
+def _in_time(labels: Iterable[Label]) -> tuple[Label, ...]:
+    return tuple(sorted(labels, key=lambda one: (one.start_ms, one.end_ms, one.labeller)))
+
+
+def inherited(word: Word, labels: Sequence[Label]) -> Label | None:
+    """The label of the window that a word overlaps most; of two that it overlaps equally, the earlier; None where it overlaps none.
+
+    Args:
+        word: A word; one of no length counts as one millisecond.
+        labels: All labels of one attribute in time order, abstentions too: a word in a window that nobody judged has no label,
+            rather than its neighbour's.
+    """
+    end_ms = max(word.end_ms, word.start_ms + 1)
+    best: Label | None = None
+    best_ms = 0
+    for one in labels:
+        overlap_ms = min(end_ms, one.end_ms) - max(word.start_ms, one.start_ms)
+        if overlap_ms > best_ms:
+            best, best_ms = one, overlap_ms
+    return best
+
+
+def _holds(event: Label, word: Word) -> bool:
+    """Whether most of a word lies inside an event; of a word that lies half in it, the beginning."""
+    length_ms = max(1, word.end_ms - word.start_ms)
+    overlap_ms = min(word.start_ms + length_ms, event.end_ms) - max(word.start_ms, event.start_ms)
+    return 2 * overlap_ms > length_ms or (2 * overlap_ms == length_ms and event.start_ms <= word.start_ms)
 
 
 def category_shares(segments: Iterable[Segment], attribute: str) -> dict[str, float]:

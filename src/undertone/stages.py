@@ -1,7 +1,8 @@
 """What a stage is: one method from a batch of rows to one outcome per row; the base does everything else.
 
-The author of a stage writes `process` (the science). Loading, batching, isolation of a bad row, counting, writing and resuming
-are done by `execute.run_stage`, which holds the law of the house: kept + dropped + failed = input, one `Outcome` for each row.
+The author of a stage writes the science: `process`, from records to outcomes, or in a `ColumnStage` `fates`, from Arrow columns to one
+fate per row, where millions of rows go through a rule that models do not wait for. Loading, batching, isolation of a bad row, counting,
+writing and resuming are done by `execute.run_stage`, which holds the law of the house: kept + dropped + failed = input.
 
 A stage is a pydantic model: its constructor arguments are its configuration, typed, keyword-only and serialisable, and a study file
 holds them under the stage's name. Constructors do no work; models and side tables are loaded in `open`, once in each worker.
@@ -12,13 +13,15 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from undertone.errors import DataError, DependencyError, DiskFull
-from undertone.records import Record
+from undertone.paths import Location, StoreError
+from undertone.records import Record, arrow_schema, from_arrow, to_arrow
 
 if TYPE_CHECKING:
     from undertone.tables import Table
@@ -60,7 +63,7 @@ class Context:
     the stage declared, `seed` the study's seed.
     """
 
-    out_dir: Path
+    out_dir: Location
     seed: int
     sides: Mapping[str, Table[Any]]
 
@@ -102,6 +105,109 @@ class Stage(BaseModel, Generic[In, Out]):
         return self.model_dump(mode="json")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fates:
+    """What becomes of the rows of some columns. Every row has one fate by construction, so none is lost and none counts twice.
+
+    Attributes:
+        reason: For each input row the short code of the rule that dropped it; null where it is kept.
+        detail: For each input row something for people; None for none at all.
+        rows: What the kept rows became, columns of `writes`; None where they stay as they are.
+        origin: For each of `rows` the input row that it counts with, which is a kept one; None where each kept row became one, in order.
+    """
+
+    reason: pa.Array
+    detail: pa.Array | None = None
+    rows: pa.Table | None = None
+    origin: pa.Array | None = None
+
+    @property
+    def kept(self) -> pa.Array:
+        """Which rows are kept, as a boolean mask."""
+        return pc.is_null(self.reason)
+
+
+class ColumnStage(Stage[In, Out]):
+    """A stage that sees Arrow columns and never makes records of them; its author writes `fates`.
+
+    A filter says why rows go, and no more:
+
+        def fates(self, columns):
+            quiet = pc.less(columns["level_db"], self.min_db)
+            return Fates(reason=pc.if_else(quiet, "quiet", None))
+
+    In scope "row" and "part" `fates` gets the columns of one part. In scope "table" it gets those of `keys` of all parts, one after the
+    other, and runs once for the whole table: the parts are read, reduced to their keys, and read again to be filtered, one at a time in
+    each worker, so that memory does not grow with them. Such a stage cannot change rows.
+
+    Class attributes:
+        looks_at: In scope "table": the columns of `reads` that `keys` needs.
+    """
+
+    looks_at: ClassVar[tuple[str, ...]] = ("id",)
+
+    def keys(self, columns: pa.Table) -> pa.Table:
+        """What a decision about the whole table must know of the rows of one part: as little as can be, one row for each."""
+        return columns
+
+    def fates(self, columns: pa.Table) -> Fates:
+        """The fate of every row."""
+        raise NotImplementedError(f"stage {self.name} does not implement fates")
+
+    def process(self, rows: Sequence[In]) -> Sequence[Outcome[Out]]:
+        """The same as `fates`, for records: one implementation of a rule serves both."""
+        columns = to_arrow(rows, self.reads)
+        fates = checked_fates(self, self.keys(columns) if self.scope == "table" else columns)
+        kept = [index for index, one in enumerate(fates.kept.to_pylist()) if one]
+        made: dict[int, list[Any]] = {index: [] if fates.rows is not None else [rows[index]] for index in kept}
+        if fates.rows is not None:
+            origin = kept if fates.origin is None else fates.origin.to_pylist()
+            for index, row in zip(origin, from_arrow(fates.rows, self.writes), strict=True):
+                made[index].append(row)
+        reasons = fates.reason.to_pylist()
+        details = [None] * len(rows) if fates.detail is None else fates.detail.to_pylist()
+        return [
+            Kept(tuple(made[index])) if reason is None else Dropped(reason, detail)
+            for index, (reason, detail) in enumerate(zip(reasons, details, strict=True))
+        ]
+
+
+def checked_fates(stage: ColumnStage[Any, Any], columns: pa.Table) -> Fates:
+    """The fates that a stage gives to the rows of some columns, as plain arrays of the right types and lengths.
+
+    Raises:
+        DataError: There is not one fate for each row, or rows count with one that was dropped (a bug in the stage, never hidden).
+    """
+    fates = stage.fates(columns)
+    reason = _strings(fates.reason)
+    detail = None if fates.detail is None else _strings(fates.detail)
+    told = {len(reason)} | (set() if detail is None else {len(detail)})
+    if told != {columns.num_rows}:
+        raise DataError(
+            f"stage {stage.name} gave {min(told)} to {max(told)} fates for {columns.num_rows} rows; it must give one each"
+        )
+    kept = pc.is_null(reason)
+    if fates.rows is None:
+        return Fates(reason=reason, detail=detail)
+    if stage.scope == "table":
+        raise DataError(f"stage {stage.name} sees the keys of a whole table, so it can keep and drop rows but not change them")
+    rows = fates.rows.select(arrow_schema(stage.writes).names)
+    origin = None if fates.origin is None else _flat(fates.origin)
+    if len(rows) != (kept.true_count if origin is None else len(origin)):
+        raise DataError(f"stage {stage.name} gave {len(rows)} rows for {kept.true_count} kept ones without saying which is whose")
+    if origin is not None and not pc.all(kept.take(origin), min_count=0).as_py():
+        raise DataError(f"stage {stage.name} made rows of a row that it dropped")
+    return Fates(reason=reason, detail=detail, rows=rows, origin=origin)
+
+
+def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _strings(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return _flat(column).cast(pa.string())
+
+
 def outcomes_of(stage: Stage[In, Out], rows: Sequence[In]) -> list[Outcome[Out]]:
     """Run a stage over rows with one outcome per row guaranteed; a row-scoped batch that raises is isolated row by row.
 
@@ -123,7 +229,7 @@ def outcomes_of(stage: Stage[In, Out], rows: Sequence[In]) -> list[Outcome[Out]]
     return made
 
 
-NOT_THE_ROWS_FAULT = (DiskFull, DependencyError, MemoryError)
+NOT_THE_ROWS_FAULT = (DiskFull, DependencyError, MemoryError, StoreError)
 """Errors that the next row would meet as well: they end the run, which goes on from there, rather than fail the row for good."""
 
 

@@ -20,6 +20,7 @@ from undertone.corpora.stage import Corpus
 from undertone.errors import ConfigError
 from undertone.evaluate.stage import JudgeStage
 from undertone.generate.stage import CheckStage, GenerateStage
+from undertone.label.decide import Decide
 from undertone.label.stage import LabelStage
 from undertone.model.config import SpeechLLMConfig
 from undertone.model.examples import SYSTEMS, System, slug
@@ -119,6 +120,7 @@ class Study(Section):
     allow_heard_test_speakers: bool = False
     corpora: tuple[Corpus, ...] = Field(min_length=1)
     label: LabelStage = LabelStage()
+    decide: Decide = Decide()
     references: References = References()
     condense: Condense = Condense()
     generate: Generate = Generate()

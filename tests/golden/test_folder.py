@@ -36,7 +36,7 @@ def test_raw_speech_goes_as_far_as_questions_and_a_report(folder: Path, tmp_path
     labelled = undertone("label", str(folder), "--out", str(out), "--workers", "2")
     assert labelled.returncode == 0, labelled.stderr
     assert "corpus/read: 6 in = 5 kept + 0 dropped + 1 failed (error 1) -> 5 rows" in labelled.stdout
-    assert "label: 5 in = 4 kept + 1 dropped + 0 failed (no_speech 1)" in labelled.stdout
+    assert "label/raw: 5 in = 4 kept + 1 dropped + 0 failed (no_speech 1)" in labelled.stdout
     for step in ("condense", "generate", "report"):
         ran = undertone(step, str(out))
         assert ran.returncode == 0, ran.stderr

@@ -14,7 +14,7 @@ import pytest
 
 from undertone import errors
 
-COMMANDS = ("run", "label", "condense", "generate", "train", "evaluate", "report", "ask", "doctor")
+COMMANDS = ("run", "label", "condense", "generate", "train", "evaluate", "report", "export", "ask", "labellers", "doctor")
 
 
 def undertone(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

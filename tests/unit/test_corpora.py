@@ -21,7 +21,7 @@ from undertone.corpora.plan import Planned, SplitRule, Spoken, speakers_on_both_
 from undertone.corpora.stage import Deduplicate, ReadCorpus
 from undertone.errors import DataError
 from undertone.execute import run_stage, write_rows
-from undertone.records import EMOTIONS, HUMAN, Recording
+from undertone.records import EMOTIONS, HUMAN, Label, Recording, Word
 from undertone.tables import Fingerprint
 
 RATE = 16_000
@@ -222,6 +222,61 @@ def test_equal_files_are_one_recording(tmp_path: Path) -> None:
     read(FolderCorpus(path=folder).plan(seed=0), tmp_path)
     report = run_stage(Deduplicate(), [tmp_path / "read"], tmp_path / "once")
     assert (report.counts.kept, report.counts.reasons) == (1, {"duplicate_audio": 1})
+
+
+def test_what_a_corpus_knows_becomes_human_labels() -> None:
+    votes = {"happy": 0.75, "neutral": 0.25}
+    spoken = Spoken(
+        emotion="happy", emotion_votes=votes, gender="male", valence=0.9, arousal=0.0, dominance=0.5, age=31, intensity="strong"
+    )
+    said = {"start_ms": 10, "end_ms": 90, "labeller": HUMAN}
+    assert spoken.segment("r", 10, 90).labels == (
+        Label(attribute="emotion", category="happy", distribution=votes, **said),
+        Label(attribute="gender", category="male", **said),
+        Label(attribute="intensity", category="strong", **said),
+        Label(attribute="valence", number=0.9, **said),
+        Label(attribute="arousal", number=0.0, **said),
+        Label(attribute="dominance", number=0.5, **said),
+        Label(attribute="age", number=31, **said),
+    )
+    assert Spoken().segment("r", 0, 5).labels == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"emotion": "happy", "emotion_votes": {"joy": 1.0}}, r"got \{'joy': 1\.0\}, expected shares of angry.* that sum to 1"),
+        ({"emotion": "happy", "emotion_votes": {"happy": 0.5}}, r"got \{'happy': 0\.5\}, expected shares"),
+        ({"emotion_votes": {"happy": 1.0}}, r'emotion_votes stand without an emotion; give "unknown"'),
+        ({"valence": 1.01}, r"valence\n.*less than or equal to 1"),
+        ({"arousal": float("nan")}, r"arousal\n.*finite number"),
+        ({"age": 0}, r"age\n.*greater than 0"),
+    ],
+)
+def test_what_no_corpus_can_know_is_refused(content: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Spoken.model_validate(content)
+
+
+def test_aligned_words_go_where_their_file_goes(tmp_path: Path) -> None:
+    spoken = Spoken(text="so it is", words=(Word(text="so", start_ms=40, end_ms=300), Word(text="is", start_ms=310, end_ms=1500)))
+    placed = spoken.segment("r", 1_000, 2_000, origin_ms=900)
+    assert [(word.text, word.start_ms, word.end_ms) for word in placed.words] == [("so", 1000, 1200), ("is", 1210, 2000)]
+    assert [word.start_ms for word in spoken.segment("r", 0, 300, words=[Word(text="x", start_ms=7, end_ms=9)]).words] == [7]
+    path = tone(tmp_path / "x.wav")  # sounds from 200 to 1200 ms of 1400
+    planned = Planned(corpus="c", key="x.wav", reader="file", spec="")
+    found = FileSpec(path=path, utterances=(spoken,)).read(planned, tmp_path).references[0]
+    assert (found.start_ms, found.end_ms, found.words[-1].end_ms) == (40, 1400, 1400)
+    inside = spoken.model_copy(update={"words": (Word(text="so", start_ms=300, end_ms=400),)})
+    found = FileSpec(path=path, utterances=(inside,)).read(planned, tmp_path).references[0]
+    assert (found.start_ms, found.end_ms) == (200, 1200)
+
+
+def test_a_spec_says_only_what_is_known(tmp_path: Path) -> None:
+    row = FolderCorpus(path=corpus(tmp_path / "c", [{"file": "a.wav", "speaker": "s", "text": "hi"}], audio_too=False)).plan(
+        seed=0
+    )[0]
+    assert json.loads(row.spec) == {"path": str(tmp_path / "c" / "a.wav"), "utterances": [{"speaker": "c/s", "text": "hi"}]}
 
 
 @given(st.text(min_size=1, max_size=40), st.integers(0, 1000), st.integers(0, 5000))

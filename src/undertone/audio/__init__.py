@@ -6,7 +6,7 @@ empty or holds NaN raises `AudioError` and is never taken for what can be read o
 
 from undertone.audio.decode import Probe, load, probe, stream
 from undertone.audio.encode import write
-from undertone.audio.wave import Wave, mix, normalise, rms_db
+from undertone.audio.wave import Wave, join, mix, normalise, rms_db
 from undertone.errors import AudioError
 
-__all__ = ["AudioError", "Probe", "Wave", "load", "mix", "normalise", "probe", "rms_db", "stream", "write"]
+__all__ = ["AudioError", "Probe", "Wave", "join", "load", "mix", "normalise", "probe", "rms_db", "stream", "write"]

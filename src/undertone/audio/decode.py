@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ import soxr
 from undertone.audio import containers, ffmpeg
 from undertone.audio.wave import Samples, Wave, sample_at
 from undertone.errors import AudioError
+from undertone.paths import Location, Remote, local_copy, location
 
 FFMPEG_SUFFIXES = frozenset(
     (
@@ -75,7 +76,7 @@ class _Source(Protocol):
     def close(self) -> None: ...
 
 
-def probe(path: str | Path) -> Probe:
+def probe(path: str | Location) -> Probe:
     """Read a file's rate, length, channels and content hash, without decoding it where its header tells the length.
 
     The length of WAV, AIFF, FLAC and Ogg comes from the header (for Ogg, from its last page), that of MP3 from its length header
@@ -85,21 +86,20 @@ def probe(path: str | Path) -> Probe:
         AudioError: Not a readable audio file, no sound in it, or part of it missing. A FLAC that was cut off is found by decoding
             only (`load`, `stream`), because its header is all that is read here.
     """
-    path = Path(path)
-    with closing(_open(path)) as source:
+    with _local(path) as file, closing(_open(file)) as source:
         frames = source.frames
         if frames is None:
             frames = 0
             while len(block := source.read(source.rate_hz)):
                 frames += len(block)
         if frames == 0:
-            raise AudioError(f"{path}: holds no sound (0 samples)")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            raise AudioError(f"{file}: holds no sound (0 samples)")
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
         return Probe(source.rate_hz, frames, source.channels, digest)
 
 
-def stream(path: str | Path, *, rate_hz: int = 16_000, chunk_ms: int = 30_000) -> Iterator[Wave]:
+def stream(path: str | Location, *, rate_hz: int = 16_000, chunk_ms: int = 30_000) -> Iterator[Wave]:
     """Decode a file chunk by chunk: mono (the mean of the channels), resampled, in memory bounded by the chunk.
 
     The chunks joined are exactly `load(path)`, whatever `chunk_ms` is; all but the last are `chunk_ms` long. Their total is the
@@ -107,7 +107,7 @@ def stream(path: str | Path, *, rate_hz: int = 16_000, chunk_ms: int = 30_000) -
     resampler) are clipped.
 
     Args:
-        path: Audio in any format that libsndfile reads, or that ffmpeg reads where that program is installed.
+        path: Audio, here or in an object store, in any format that libsndfile reads, or that ffmpeg reads where that program is installed.
         rate_hz: Rate of the waves.
         chunk_ms: Length of one wave.
 
@@ -119,18 +119,19 @@ def stream(path: str | Path, *, rate_hz: int = 16_000, chunk_ms: int = 30_000) -
         raise AudioError(f"chunk_ms: got {chunk_ms}, expected above 0")
     held: list[Samples] = []
     count = 0
-    for block in _mono(Path(path), rate_hz):
-        held.append(block)
-        count += len(block)
-        while count >= size:
-            joined = np.concatenate(held)
-            yield Wave(joined[:size].copy(), rate_hz)
-            held, count = [joined[size:]], count - size
+    with _local(path) as file:
+        for block in _mono(file, rate_hz):
+            held.append(block)
+            count += len(block)
+            while count >= size:
+                joined = np.concatenate(held)
+                yield Wave(joined[:size].copy(), rate_hz)
+                held, count = [joined[size:]], count - size
     if count:
         yield Wave(np.concatenate(held), rate_hz)
 
 
-def load(path: str | Path, *, rate_hz: int = 16_000, start_ms: int = 0, end_ms: int | None = None) -> Wave:
+def load(path: str | Location, *, rate_hz: int = 16_000, start_ms: int = 0, end_ms: int | None = None) -> Wave:
     """Decode a file, or the part of it from `start_ms` to `end_ms`, to mono at `rate_hz`.
 
     A part is found by seeking and costs about its own length. It equals the same part of the whole to 1e-6 where the format is
@@ -141,7 +142,11 @@ def load(path: str | Path, *, rate_hz: int = 16_000, start_ms: int = 0, end_ms: 
         AudioError: The file is missing, a folder, empty, not audio, truncated, holds NaN, infinity or samples far beyond -1..1, needs
             ffmpeg where there is none, or `start_ms` lies beyond its end. The message names the file and the place.
     """
-    path = Path(path)
+    with _local(path) as file:
+        return _load(file, rate_hz, start_ms, end_ms)
+
+
+def _load(path: Path, rate_hz: int, start_ms: int, end_ms: int | None) -> Wave:
     if start_ms < 0 or (end_ms is not None and end_ms <= start_ms):
         raise AudioError(f"{path}: cannot cut from {start_ms} to {end_ms} ms; expected 0 <= start_ms < end_ms")
     if start_ms == 0 and end_ms is None:
@@ -158,6 +163,26 @@ def load(path: str | Path, *, rate_hz: int = 16_000, start_ms: int = 0, end_ms: 
             f"{path}: start_ms {start_ms} lies beyond the end of the file ({(offset + len(joined)) * 1000 // rate_hz} ms)"
         )
     return Wave(part, rate_hz)
+
+
+@contextmanager
+def _local(path: str | Location) -> Iterator[Path]:
+    """The file on this machine; of one in an object store a copy (`paths.local_copy`), which messages call by its address.
+
+    Copies rather than streams: libsndfile and ffmpeg seek, the checks of a container read its end, and cuts of one recording come together.
+    """
+    where = location(path)
+    if not isinstance(where, Remote):
+        yield where
+        return
+    try:
+        copy = local_copy(where)
+    except FileNotFoundError as error:
+        raise AudioError(f"{where}: no such object, expected an audio file") from error
+    try:
+        yield copy
+    except AudioError as error:
+        raise AudioError(str(error).replace(str(copy), str(where))) from error
 
 
 def _mono(path: Path, rate_hz: int, *, start_s: int = 0, end_s: int | None = None) -> Iterator[Samples]:

@@ -6,7 +6,6 @@ import io
 import os
 import struct
 import zlib
-from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -14,6 +13,7 @@ import soundfile
 
 from undertone.audio.wave import Wave
 from undertone.errors import AudioError
+from undertone.paths import Location, Remote, location
 
 _FORMATS = {
     ".wav": ("WAV", "PCM_16"),
@@ -26,17 +26,17 @@ _OPUS_RATES_HZ = (8_000, 12_000, 16_000, 24_000, 48_000)
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def write(path: str | Path, wave: Wave) -> None:
+def write(path: str | Location, wave: Wave) -> None:
     """Write a wave as 16-bit WAV or FLAC, Opus in Ogg, or MP3, by the suffix of `path`.
 
     The bytes go to a temporary name in the same folder, to disk, then to `path`, so that a file under that name is always whole.
-    Equal waves give equal bytes (of one libsndfile version). The folder must exist.
+    Equal waves give equal bytes (of one libsndfile version). The folder must exist. In an object store it is one PUT.
 
     Raises:
         AudioError: Unknown suffix, an empty wave, NaN or infinity, or a rate that the format does not have.
         OSError: The folder is missing, read-only or full; nothing is left behind.
     """
-    path = Path(path)
+    path = location(path)
     if path.suffix.lower() not in _FORMATS:
         raise AudioError(f"{path}: cannot write '{path.suffix}', expected one of {', '.join(_FORMATS)}")
     if not len(wave.samples):
@@ -59,7 +59,10 @@ def write(path: str | Path, wave: Wave) -> None:
     _write_atomic(path, _with_fixed_serial(encoded) if kind == "OGG" else encoded)
 
 
-def _write_atomic(path: Path, content: bytes) -> None:
+def _write_atomic(path: Location, content: bytes) -> None:
+    if isinstance(path, Remote):
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         with temporary.open("wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,18 @@ class Wave:
 def sample_at(time_ms: int, rate_hz: int) -> int:
     """The index of the first sample at or before a time."""
     return time_ms * rate_hz // 1000
+
+
+def join(waves: Sequence[Wave]) -> Wave:
+    """One wave after the other.
+
+    Raises:
+        AudioError: There are none, or their rates differ.
+    """
+    rates = {one.rate_hz for one in waves}
+    if len(rates) != 1:
+        raise AudioError(f"cannot join {len(waves)} waves at rates {sorted(rates)}; expected one rate")
+    return Wave(np.concatenate([one.samples for one in waves]), rates.pop())
 
 
 def _rms(samples: Samples) -> float:

@@ -17,6 +17,7 @@ from undertone import audio
 from undertone.corpora.folder import NAME_PATTERN, FolderCorpus, ReferencesOf, recorded, speech_bounds
 from undertone.corpora.plan import Planned, Spoken, rng_of, stamp_of
 from undertone.errors import DataError
+from undertone.paths import Location
 from undertone.records import Recording, Split, content_hash
 
 RATE_HZ = 16_000
@@ -138,7 +139,7 @@ class AssembledSpec(BaseModel):
     rms: float
     seed: int
 
-    def read(self, planned: Planned, out_dir: Path) -> Recording:
+    def read(self, planned: Planned, out_dir: Location) -> Recording:
         """Render the recording to `out_dir/audio/KEY.flac` and say where each utterance was put.
 
         Raises:
@@ -164,7 +165,7 @@ class AssembledSpec(BaseModel):
         )
 
 
-def written(out_dir: Path, planned: Planned, samples: np.ndarray, references: ReferencesOf) -> Recording:
+def written(out_dir: Location, planned: Planned, samples: np.ndarray, references: ReferencesOf) -> Recording:
     """Write rendered audio beside the table and return its recording.
 
     Args:

@@ -205,7 +205,9 @@ def _reference(recording: str, turn: PlannedTurn, voice: voices.Voice, said: voi
         end_ms=end_ms,
         speaker=f"{CORPUS}/{voice.name}",
         transcript=turn.text,
-        words=tuple(Word(text=word.text, start_ms=at_ms + word.start_ms, end_ms=at_ms + word.end_ms) for word in said.words),
+        words=tuple(
+            Word(text=word.text, start_ms=at_ms + word.start_ms, end_ms=at_ms + word.end_ms, confidence=1.0) for word in said.words
+        ),
         labels=tuple(
             Label(attribute=attribute, category=category, start_ms=at_ms, end_ms=end_ms, labeller=HUMAN)
             for attribute, category in (("emotion", turn.emotion), ("gender", voice.gender))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from undertone.corpora.assemble import written
 from undertone.corpora.demo import ConversationPlan, plan, render
 from undertone.corpora.plan import Planned
+from undertone.paths import Location
 from undertone.records import Recording
 
 
@@ -51,7 +51,7 @@ class DemoSpec(BaseModel):
 
     conversation: ConversationPlan
 
-    def read(self, planned: Planned, out_dir: Path) -> Recording:
+    def read(self, planned: Planned, out_dir: Location) -> Recording:
         """Render the conversation to `out_dir/audio/KEY.flac`."""
         rendered = render(self.conversation)
         return written(out_dir, planned, rendered.samples, lambda key, _: rendered.references_for(key))

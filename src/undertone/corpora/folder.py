@@ -23,6 +23,7 @@ from undertone import audio
 from undertone.corpora.emotions import to_emotion
 from undertone.corpora.plan import Planned, SplitRule, Spoken, as_split, stamp_of
 from undertone.errors import DataError
+from undertone.paths import Location
 from undertone.records import EMOTIONS, Recording, Segment, Split
 
 AUDIO_SUFFIXES = frozenset(
@@ -33,7 +34,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a corpus may be called: names become file names."""
 
 _COLUMNS = ("file", "speaker", "text", "emotion", "gender", "split", "start_s", "end_s")
-_GENDERS = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
+GENDERS = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
 
 
 class FolderCorpus(BaseModel):
@@ -67,7 +68,7 @@ class FolderCorpus(BaseModel):
                     corpus=self.title,
                     key=file,
                     reader="file",
-                    spec=spec.model_dump_json(),
+                    spec=spec.model_dump_json(exclude_defaults=True),
                     split=split,
                     language=self.language,
                     licence=self.licence,
@@ -115,7 +116,7 @@ class FolderCorpus(BaseModel):
             speaker=f"{self.title}/{row['speaker']}" if row.get("speaker") else None,
             text=row.get("text") or None,
             emotion=self._emotion(emotion) if emotion else None,
-            gender=_GENDERS[gender.lower()] if gender else None,
+            gender=GENDERS[gender.lower()] if gender else None,
             start_ms=_milliseconds(start, row["file"]),
             end_ms=_milliseconds(end, row["file"]),
         )
@@ -181,7 +182,7 @@ ReferencesOf = Callable[[str, int], Sequence[Segment]]
 """From a recording's id and its length in ms to its reference segments."""
 
 
-def recorded(planned: Planned, file: Path, references: ReferencesOf) -> Recording:
+def recorded(planned: Planned, file: Location, references: ReferencesOf) -> Recording:
     """The recording that an audio file is.
 
     Args:
@@ -215,7 +216,7 @@ class FileSpec(BaseModel):
     path: Path
     utterances: tuple[Spoken, ...] = ()
 
-    def read(self, planned: Planned, out_dir: Path) -> Recording:
+    def read(self, planned: Planned, out_dir: Location) -> Recording:
         """Probe the file and place its utterances.
 
         Raises:
@@ -235,7 +236,11 @@ class FileSpec(BaseModel):
                     f"{self.path}: an utterance from {spoken.start_ms} to {spoken.end_ms} ms does not lie in a file of {duration_ms} ms"
                 )
             return spoken.start_ms, min(spoken.end_ms, duration_ms)
-        return speech_bounds_of(audio.stream(self.path))
+        start_ms, end_ms = speech_bounds_of(audio.stream(self.path))
+        if not spoken.words:
+            return start_ms, end_ms
+        # A quiet first word lies below the level that the bounds are found by, and a sigh outside the words.
+        return min(start_ms, spoken.words[0].start_ms), min(max(end_ms, spoken.words[-1].end_ms), duration_ms)
 
 
 def speech_bounds(wave: audio.Wave, *, below_peak_db: float = 35.0, frame_ms: int = 10) -> tuple[int, int]:
@@ -267,10 +272,10 @@ def _cell(value: object) -> str:
 
 
 def _known_genders(manifest: Path, words: set[str]) -> None:
-    unknown = sorted(word for word in words if word.lower() not in _GENDERS)
+    unknown = sorted(word for word in words if word.lower() not in GENDERS)
     if unknown:
         raise DataError(
-            f"{manifest}: genders {', '.join(map(repr, unknown))} are not known; expected {', '.join(_GENDERS)} or an empty cell. "
+            f"{manifest}: genders {', '.join(map(repr, unknown))} are not known; expected {', '.join(GENDERS)} or an empty cell. "
             "Change them in the manifest"
         )
 
@@ -288,18 +293,37 @@ def _milliseconds(seconds: str | None, file: str) -> int | None:
 
 
 def _read(manifest: Path) -> list[dict[str, Any]]:
+    return read_csv(manifest) if manifest.suffix.lower() == ".csv" else _read_jsonl(manifest, utf8_text(manifest))
+
+
+def utf8_text(file: Path) -> str:
+    """The text of a file in UTF-8, a byte order mark left out.
+
+    Raises:
+        DataError: It is in another encoding.
+    """
     try:
-        text = manifest.read_bytes().decode("utf-8-sig")
+        return file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{manifest} is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}; expected text in UTF-8. "
-            f"Convert it, from Windows for example: iconv -f WINDOWS-1252 -t UTF-8 {manifest.name}"
+            f"{file} is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}; expected text in UTF-8. "
+            f"Convert it, from Windows for example: iconv -f WINDOWS-1252 -t UTF-8 {file.name}"
         ) from error
-    return _read_csv(manifest, text) if manifest.suffix.lower() == ".csv" else _read_jsonl(manifest, text)
 
 
-def _read_csv(manifest: Path, text: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+def read_csv(manifest: Path, *, delimiter: str = ",", quoted: bool = True) -> list[dict[str, Any]]:
+    """The rows of a table in UTF-8 whose first line names its columns.
+
+    Args:
+        manifest: The file.
+        delimiter: Between cells.
+        quoted: Whether cells may stand in double quotes; without, a quote is a letter like any other.
+
+    Raises:
+        DataError: It is not such a table; the message names the lines.
+    """
+    lines = io.StringIO(utf8_text(manifest), newline="")
+    reader = csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
     rows, overfull = [], []
     try:
         for row in reader:

@@ -6,13 +6,17 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from undertone.errors import DataError
-from undertone.records import HUMAN, Label, Record, Segment, Split, Word, content_hash
+from undertone.records import DIMENSIONS, EMOTIONS, HUMAN, Label, Loss, Record, Segment, Split, Word, content_hash
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+"""A value on our scale of valence, arousal and dominance."""
 
 
 class Planned(Record):
@@ -25,7 +29,7 @@ class Planned(Record):
 
     corpus: str
     key: str
-    reader: Literal["file", "assembled", "demo"]
+    reader: Literal["file", "assembled", "demo", "packed"]
     spec: str
     split: Split | None = None
     language: str | None = None
@@ -37,10 +41,24 @@ class Planned(Record):
         return content_hash(self.corpus, self.key, self.reader, self.spec, self.split or "")
 
 
-class Spoken(BaseModel):
-    """What the manifest says about one utterance. `start_ms` and `end_ms` are None where it fills its file."""
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a corpus will be read as: `rows`, what of it is left out and why (`dropped`), and both in one line (`note`; may be empty)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    rows: list[Planned]
+    dropped: tuple[Loss, ...] = ()
+    note: str = ""
+
+
+class Spoken(BaseModel):
+    """What the corpus says about one utterance. `start_ms` and `end_ms` are None where it fills its file.
+
+    `emotion_votes` are the shares that several raters gave to our emotions and sum to 1; `emotion` is the corpus' own verdict, which need
+    not be the greatest share (an actor's intention is not what listeners hear). `valence`, `arousal` and `dominance` are in 0..1 whatever
+    the corpus' scale, `age` is in years. `words` are times of a forced alignment, from the start of the file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     speaker: str | None = None
     text: str | None = None
@@ -48,25 +66,79 @@ class Spoken(BaseModel):
     gender: str | None = None
     start_ms: int | None = None
     end_ms: int | None = None
+    emotion_votes: dict[str, Unit] | None = None
+    valence: Unit | None = None
+    arousal: Unit | None = None
+    dominance: Unit | None = None
+    age: float | None = Field(default=None, gt=0, lt=130)
+    intensity: str | None = None
+    words: tuple[Word, ...] = ()
 
-    def segment(self, recording_id: str, start_ms: int, end_ms: int, *, words: Sequence[Word] | None = None) -> Segment:
-        """The reference segment at a place in a recording; words are spread over the place where their times are not known."""
-        given = {"emotion": self.emotion, "gender": self.gender}
-        labels = tuple(
-            Label(attribute=name, category=value, start_ms=start_ms, end_ms=end_ms, labeller=HUMAN)
-            for name, value in given.items()
-            if value
-        )
-        placed = tuple(words) if words is not None else spread(self.text or "", start_ms, end_ms)
+    @model_validator(mode="after")
+    def _votes_are_shares_for_a_verdict(self) -> Self:
+        if self.emotion_votes is None:
+            return self
+        strange = sorted(set(self.emotion_votes) - set(EMOTIONS))
+        if strange or abs(sum(self.emotion_votes.values()) - 1) > 1e-6:
+            raise ValueError(f"emotion_votes: got {self.emotion_votes}, expected shares of {', '.join(EMOTIONS)} that sum to 1")
+        if self.emotion is None:
+            raise ValueError('emotion_votes stand without an emotion; give "unknown" where the raters found none')
+        return self
+
+    def segment(
+        self, recording_id: str, start_ms: int, end_ms: int, *, words: Sequence[Word] | None = None, origin_ms: int = 0
+    ) -> Segment:
+        """The reference segment at a place in a recording.
+
+        Args:
+            recording_id: Of the recording.
+            start_ms: Where the utterance begins in it.
+            end_ms: Where it ends.
+            words: Its words with times; None for its own (`words` of the corpus' alignment), or, where it has none, for the words of
+                the text spread over the place.
+            origin_ms: Where the utterance's file begins in the recording, for utterances that are put into a longer one.
+        """
+        if words is None:
+            words = [_moved(one, origin_ms, start_ms, end_ms) for one in self.words] or spread(self.text or "", start_ms, end_ms)
         return Segment(
             recording_id=recording_id,
             start_ms=start_ms,
             end_ms=end_ms,
             speaker=self.speaker,
             transcript=self.text or None,
-            words=placed,
-            labels=labels,
+            words=tuple(words),
+            labels=self._labels(start_ms, end_ms),
         )
+
+    def _labels(self, start_ms: int, end_ms: int) -> tuple[Label, ...]:
+        categories = {"emotion": self.emotion, "gender": self.gender, "intensity": self.intensity}
+        numbers = {**{name: getattr(self, name) for name in DIMENSIONS}, "age": self.age}
+        votes = {"emotion": self.emotion_votes}
+        return (
+            *(
+                Label(
+                    attribute=name, category=value, distribution=votes.get(name), start_ms=start_ms, end_ms=end_ms, labeller=HUMAN
+                )
+                for name, value in categories.items()
+                if value
+            ),
+            *(
+                Label(attribute=name, number=value, start_ms=start_ms, end_ms=end_ms, labeller=HUMAN)
+                for name, value in numbers.items()
+                if value is not None
+            ),
+        )
+
+
+def _moved(word: Word, by_ms: int, start_ms: int, end_ms: int) -> Word:
+    """The word later by so much, kept between two bounds (an aligner's last frame may end after the file).
+
+    An alignment that came with the corpus is taken at its word (`confidence` 1): None would say that the times are an estimate.
+    """
+    begin, end = (min(max(at + by_ms, start_ms), end_ms) for at in (word.start_ms, word.end_ms))
+    return word.model_copy(
+        update={"start_ms": begin, "end_ms": end, "confidence": 1.0 if word.confidence is None else word.confidence}
+    )
 
 
 class SplitRule(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, ClassVar, Protocol
 
 from pydantic import BaseModel, Field, PrivateAttr
@@ -11,20 +10,70 @@ from pydantic import BaseModel, Field, PrivateAttr
 from undertone.corpora.assemble import AssembledCorpus, AssembledSpec
 from undertone.corpora.demo_corpus import DemoCorpus, DemoSpec
 from undertone.corpora.folder import FileSpec, FolderCorpus
-from undertone.corpora.plan import Planned
+from undertone.corpora.native import (
+    CremaDCorpus,
+    EmodbCorpus,
+    EsdCorpus,
+    IemocapCorpus,
+    MeldCorpus,
+    MspPodcastCorpus,
+    NativeCorpus,
+    NemoCorpus,
+    RavdessCorpus,
+    TessCorpus,
+)
+from undertone.corpora.plan import Plan, Planned
+from undertone.exchange import (
+    AudiofolderCorpus,
+    ExchangeCorpus,
+    HfDatasetCorpus,
+    LabelStudioCorpus,
+    LhotseCorpus,
+    NemoManifestCorpus,
+    PackedSpec,
+    RttmCorpus,
+    WebDatasetCorpus,
+)
+from undertone.paths import Location
 from undertone.records import Recording
 from undertone.stages import Context, Dropped, Kept, Outcome, Stage
 
-Corpus = Annotated[FolderCorpus | AssembledCorpus | DemoCorpus, Field(discriminator="kind")]
+Corpus = Annotated[
+    FolderCorpus
+    | AssembledCorpus
+    | DemoCorpus
+    | CremaDCorpus
+    | EmodbCorpus
+    | EsdCorpus
+    | IemocapCorpus
+    | MeldCorpus
+    | MspPodcastCorpus
+    | NemoCorpus
+    | RavdessCorpus
+    | TessCorpus
+    | AudiofolderCorpus
+    | HfDatasetCorpus
+    | LabelStudioCorpus
+    | LhotseCorpus
+    | NemoManifestCorpus
+    | RttmCorpus
+    | WebDatasetCorpus,
+    Field(discriminator="kind"),
+]
+
+
+def plan_of(corpus: Corpus, *, seed: int) -> Plan:
+    """What a corpus will be read as, and what of it is left out and why."""
+    return corpus.plan_all() if isinstance(corpus, NativeCorpus | ExchangeCorpus) else Plan(rows=corpus.plan(seed=seed))
 
 
 class Spec(Protocol):
     """What a planned recording needs to become one: reads or renders, and says who said what where."""
 
-    def read(self, planned: Planned, out_dir: Path) -> Recording: ...
+    def read(self, planned: Planned, out_dir: Location) -> Recording: ...
 
 
-_SPECS: dict[str, type[BaseModel]] = {"file": FileSpec, "assembled": AssembledSpec, "demo": DemoSpec}
+_SPECS: dict[str, type[BaseModel]] = {"file": FileSpec, "assembled": AssembledSpec, "demo": DemoSpec, "packed": PackedSpec}
 
 
 class ReadCorpus(Stage[Planned, Recording]):
@@ -37,7 +86,7 @@ class ReadCorpus(Stage[Planned, Recording]):
     batch_rows: ClassVar[int] = 1
     heavy: ClassVar[bool] = True
 
-    _out_dir: Path = PrivateAttr()
+    _out_dir: Location = PrivateAttr()
 
     def open(self, context: Context) -> None:
         self._out_dir = context.out_dir

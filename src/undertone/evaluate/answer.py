@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import PrivateAttr
 
 from undertone.evaluate.subjects import CheckpointSubject
 from undertone.model.features import FeatureCache
+from undertone.paths import Location, local_folder
 from undertone.records import Answer, Example
 from undertone.stages import Context, Failed, Kept, Outcome, Stage
 
@@ -27,9 +27,9 @@ class AnswerStage(Stage[Example, Answer]):
     scope: ClassVar = "part"
     heavy: ClassVar[bool] = True
 
-    checkpoint: Path
+    checkpoint: Location
     checkpoint_digest: str
-    features: Path
+    features: Location
     encoder: str
     max_audio_s: float
     max_new_tokens: int = 40
@@ -42,7 +42,7 @@ class AnswerStage(Stage[Example, Answer]):
 
     def open(self, context: Context) -> None:
         self._cache = FeatureCache(self.features, encoder=self.encoder, max_audio_s=self.max_audio_s)
-        self._subject = CheckpointSubject(self.checkpoint, self._cache, max_new_tokens=self.max_new_tokens)
+        self._subject = CheckpointSubject(local_folder(self.checkpoint), self._cache, max_new_tokens=self.max_new_tokens)
 
     def process(self, rows: Sequence[Example]) -> Sequence[Outcome[Answer]]:
         able = [row for row in rows if row.clip_id in self._cache]

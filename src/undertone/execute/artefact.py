@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from undertone import tables
 from undertone.errors import DataError
+from undertone.paths import Location, Remote
 from undertone.tables import Fingerprint
 
 
@@ -24,7 +27,7 @@ class Artefact(BaseModel):
 
 
 def build_artefact(
-    out: Path, fingerprint: Fingerprint, build: Callable[[Path], None], *, redo: bool = False
+    out: Location, fingerprint: Fingerprint, build: Callable[[Path], None], *, redo: bool = False
 ) -> tuple[Artefact, bool]:
     """Let `build` fill a folder, once; a folder that was begun and not finished is begun again.
 
@@ -47,33 +50,48 @@ def build_artefact(
         marker = out / "_done.json"
         if marker.exists():
             return Artefact.model_validate_json(marker.read_text()), True
-        draft = out / "_draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        build(draft)
-        for file in sorted(draft.iterdir()):
-            target = out / file.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            file.replace(target)
-        draft.rmdir()
+        if isinstance(out, Remote):
+            _build_there(out, build)
+        else:
+            _build_here(out, build)
         done = Artefact(fingerprint=fingerprint, digest=files_digest(out))
         tables.write_bytes(marker, done.model_dump_json(indent=1).encode())
         return done, False
 
 
-def files_digest(folder: Path) -> str:
+def _build_here(out: Path, build: Callable[[Path], None]) -> None:
+    draft = out / "_draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    build(draft)
+    for file in sorted(draft.iterdir()):
+        target = out / file.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        file.replace(target)
+    draft.rmdir()
+
+
+def _build_there(out: Remote, build: Callable[[Path], None]) -> None:
+    """Build on this machine's disk, then put the files; a run that is killed before begins again."""
+    with tempfile.TemporaryDirectory(prefix="undertone-") as name:
+        build(Path(name))
+        for file in sorted(one for one in Path(name).rglob("*") if one.is_file()):
+            (out / file.relative_to(name).as_posix()).write_bytes(file.read_bytes())
+
+
+def files_digest(folder: Location) -> str:
     """sha256 over the names and bytes of a folder's files; names that begin with "_" are the machinery's and left out."""
     digest = hashlib.sha256()
     for file in sorted(one for one in folder.rglob("*") if one.is_file()):
-        relative = file.relative_to(folder)
-        if any(part.startswith("_") for part in relative.parts):
+        relative = str(file)[len(str(folder)) + 1 :].replace(os.sep, "/")
+        if any(part.startswith("_") for part in relative.split("/")):
             continue
-        digest.update(relative.as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+        digest.update(relative.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def artefact_digest(folder: Path, *, made_by: str) -> str:
+def artefact_digest(folder: Location, *, made_by: str) -> str:
     """The digest of a finished artefact.
 
     Args:

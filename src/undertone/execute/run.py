@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from undertone import tables
 from undertone.errors import DataError, TooManyFailures
 from undertone.execute.pool import run_units
-from undertone.records import Loss, Record, from_arrow
-from undertone.stages import Context, Dropped, Failed, Kept, Outcome, Stage, outcomes_of
-from undertone.tables import Counts, Fingerprint, Table
+from undertone.paths import Location
+from undertone.records import Loss, Record, arrow_schema, from_arrow, to_arrow
+from undertone.stages import (
+    NOT_THE_ROWS_FAULT,
+    ColumnStage,
+    Context,
+    Dropped,
+    Failed,
+    Fates,
+    Kept,
+    Outcome,
+    Stage,
+    checked_fates,
+    outcomes_of,
+)
+from undertone.tables import Counts, Fingerprint, PartInfo, Table
 
 _WORKER: dict[str, Any] = {}
 """The opened stage of this worker process, so that models load once in each."""
 
 
 _LIGHT_ROWS = 20_000
+_LIGHT_COLUMN_ROWS = 400_000
+"""Rows of work (of records, of columns) that are done here sooner than processes start."""
 
 
 class Progress(Protocol):
@@ -36,7 +52,7 @@ class StageReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     stage: str
-    folder: Path
+    folder: Location
     counts: Counts
     digest: str
     resumed: int
@@ -66,7 +82,7 @@ class Read(BaseModel):
 
 
 class Unit(BaseModel):
-    """What a stage sees at once: one part, or in a table-scoped stage all of them. Every input part becomes an output part."""
+    """What a worker does at once: one part, or in a table-scoped stage of records all. Every input part becomes an output part."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -83,18 +99,18 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     stage: Any
-    sources: tuple[Path, ...]
-    sides: dict[str, Path]
-    out: Path
+    sources: tuple[Location, ...]
+    sides: dict[str, Location]
+    out: Location
     seed: int
 
 
 def run_stage(
     stage: Stage[Any, Any],
-    sources: Sequence[Path],
-    out: Path,
+    sources: Sequence[Location],
+    out: Location,
     *,
-    sides: Mapping[str, Path] | None = None,
+    sides: Mapping[str, Location] | None = None,
     seed: int = 0,
     workers: int = 1,
     limit: int | None = None,
@@ -136,16 +152,27 @@ def run_stage(
     with tables.locked(out):
         if redo:
             tables.clear(out)
-        tables.begin(out, fingerprint, redo_hint=f"start it over with --redo {out.name}")
+        tables.begin(out, fingerprint, redo_hint=_redo_hint(out))
         done = tables.finished(out)
         parts = sum(len(unit.reads) for unit in units)
         resumed = parts if done else 0
         if done is None:
-            todo = [unit for unit in units if any(tables.finished_part(out, read.part) is None for read in unit.reads)]
+            todo = [
+                unit
+                for unit in units
+                if any(tables.finished_part(out, read.part, record=stage.writes) is None for read in unit.reads)
+            ]
             resumed = parts - sum(len(unit.reads) for unit in todo)
             job = Job(stage=stage, sources=tuple(sources), sides=side_paths, out=out, seed=seed)
-            if not stage.heavy and sum(unit.rows for unit in todo) < _LIGHT_ROWS:
+            light = _LIGHT_COLUMN_ROWS if isinstance(stage, ColumnStage) else _LIGHT_ROWS
+            if not stage.heavy and sum(unit.rows for unit in todo) < light:
                 workers = 1  # starting processes would take longer than the work
+            # Arrow's allocator in the workers to come keeps the pages of one part for the next: fetching them again is a sixth of the time.
+            os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
+            if isinstance(stage, ColumnStage) and stage.scope == "table" and not _decided(out, todo):
+                keyless = [unit for unit in units if not _work_file(out, unit.reads[0].part, "keys").exists()]
+                run_units(write_keys, job, keyless, workers=workers, told=lambda _: None)
+                _decide(job, units)
             run_units(run_unit, job, todo, workers=workers, told=_teller(stage, progress, parts, resumed))
             done = tables.finish(out, fingerprint, record=stage.writes, parts=parts)
     report = StageReport(
@@ -161,6 +188,12 @@ def run_stage(
     return report
 
 
+def _redo_hint(out: Location) -> str:
+    """How to start a table over; "label/." is the table alone where others lie inside it."""
+    holds_others = out.is_dir() and any(child.is_dir() and any(child.rglob("_plan.json")) for child in out.iterdir())
+    return f"start it over with --redo {out.name}{'/.' if holds_others else ''}"
+
+
 def _enough_left(report: StageReport, max_failed_share: float) -> None:
     counts = report.counts
     if counts.inputs and counts.failed / counts.inputs > max_failed_share:
@@ -168,12 +201,12 @@ def _enough_left(report: StageReport, max_failed_share: float) -> None:
         raise TooManyFailures(
             f"{report.stage}: {counts.failed} of {counts.inputs} rows failed, more than max_failed_share = {max_failed_share}. "
             f"The first, {first.row_id}: {first.detail}. All are in {report.folder / 'failed.parquet'}. "
-            f"When the cause is mended, run it again with --redo {report.folder.name}"
+            f"When the cause is mended, {_redo_hint(report.folder).replace('start it over', 'run it again')}"
         )
 
 
 def _units(stage: Stage[Any, Any], opened: Sequence[Table[Any]], limit: int | None) -> list[Unit]:
-    """One unit per input part (one for all in a table-scoped stage), cut off after `limit` rows."""
+    """One unit per input part (one for all in a table-scoped stage of records), cut off after `limit` rows."""
     left = sum(len(table) for table in opened) if limit is None else limit
     reads: list[Read] = []
     for source, table in enumerate(opened):
@@ -182,7 +215,8 @@ def _units(stage: Stage[Any, Any], opened: Sequence[Table[Any]], limit: int | No
             left -= take
             if take or part.rows == 0:
                 reads.append(Read(source=source, source_part=index, take=take, part=len(reads)))
-    return [Unit(reads=tuple(reads))] if stage.scope == "table" else [Unit(reads=(read,)) for read in reads]
+    together = stage.scope == "table" and not isinstance(stage, ColumnStage)
+    return [Unit(reads=tuple(reads))] if together else [Unit(reads=(read,)) for read in reads]
 
 
 def _teller(stage: Stage[Any, Any], progress: Progress | None, total: int, resumed: int) -> Callable[[Unit], None]:
@@ -200,6 +234,10 @@ def _teller(stage: Stage[Any, Any], progress: Progress | None, total: int, resum
 def run_unit(job: Job, unit: Unit) -> None:
     """Read a unit's rows, run the stage, commit a part for every part read. Runs in a worker."""
     stage, opened = _open(job)
+    if isinstance(stage, ColumnStage):
+        for read in unit.reads:
+            _run_columns(job, stage, opened, read)
+        return
     rows = [opened[read.source].part(read.source_part)[: read.take] for read in unit.reads]
     outcomes = iter(outcomes_of(stage, [row for part in rows for row in part]))
     for read, part in zip(unit.reads, rows, strict=True):
@@ -222,6 +260,102 @@ def _commit(job: Job, stage: Stage[Any, Any], part: int, rows: Sequence[Record],
     tables.write_part(job.out, part, record=stage.writes, rows=kept, inputs=len(rows), kept=count, losses=losses)
 
 
+# ---- stages that see columns ---------------------------------------------------------------------------------------------------
+
+
+def _run_columns(job: Job, stage: ColumnStage[Any, Any], opened: Sequence[Table[Any]], read: Read) -> None:
+    columns = _columns(opened, read)
+    if stage.scope == "table":
+        told = tables.read_parquet(_work_file(job.out, read.part, "fates"))
+        fates = Fates(reason=told["reason"].combine_chunks(), detail=told["detail"].combine_chunks())
+    else:
+        try:
+            fates = checked_fates(stage, columns)
+        except NOT_THE_ROWS_FAULT:
+            raise
+        except Exception:
+            if stage.scope != "row":
+                raise
+            # Rows that do not depend on each other are tried again as records, so that a bad one costs itself only.
+            rows = from_arrow(columns, stage.reads)
+            _commit(job, stage, read.part, rows, outcomes_of(stage, rows))
+            return
+    made = fates.rows
+    if made is None:
+        made = columns if fates.reason.null_count == len(columns) else columns.filter(fates.kept)
+    lost = pa.table({"id": columns["id"], "reason": fates.reason, "detail": _detail_of(fates)}).filter(fates.reason.is_valid())
+    _commit_columns(job.out, read.part, stage, made, inputs=len(columns), lost=lost)
+
+
+def _detail_of(fates: Fates) -> pa.Array:
+    return pa.nulls(len(fates.reason), pa.string()) if fates.detail is None else fates.detail
+
+
+def _columns(opened: Sequence[Table[Any]], read: Read, names: Sequence[str] | None = None) -> pa.Table:
+    """A part's rows, each column in one piece."""
+    source = opened[read.source]
+    return source._read(source.done.parts[read.source_part], names).slice(0, read.take).combine_chunks()
+
+
+def _commit_columns(out: Location, part: int, stage: Stage[Any, Any], rows: pa.Table, *, inputs: int, lost: pa.Table) -> None:
+    """What `tables.write_part` does, for columns: losses first, rows last."""
+    signed = pa.array([stage.name], pa.string()).take(pa.array([0] * len(lost), pa.int8()))
+    losses = pa.table([lost["id"], lost["id"], signed, lost["reason"], lost["detail"]], schema=arrow_schema(Loss))
+    tables._write_table(_work_file(out, part, "dropped"), losses)
+    tables._write_table(_work_file(out, part, "failed"), to_arrow([], Loss))
+    write_columns_part(out, part, record=stage.writes, rows=rows, inputs=inputs, dropped=len(lost))
+
+
+def write_columns_part(out: Location, part: int, *, record: type[Record], rows: pa.Table, inputs: int, dropped: int = 0) -> None:
+    """Commit the rows of one part, its losses being written."""
+    schema = arrow_schema(record)
+    rows = rows.select(schema.names).cast(schema)
+    info = PartInfo(
+        file=f"part-{part:05d}.parquet",
+        inputs=inputs,
+        kept=inputs - dropped,
+        dropped=dropped,
+        failed=0,
+        rows=len(rows),
+        digest=tables.content_digest(rows, record),
+    )
+    tables._write_table(out / info.file, rows.replace_schema_metadata({tables._META_KEY: info.model_dump_json().encode()}))
+
+
+def _work_file(out: Location, part: int, kind: str) -> Location:
+    return out / "_work" / f"{part:05d}.{kind}.parquet"
+
+
+def _decided(out: Location, todo: Sequence[Unit]) -> bool:
+    return all(_work_file(out, unit.reads[0].part, "fates").exists() for unit in todo)
+
+
+def write_keys(job: Job, unit: Unit) -> None:
+    """Reduce a part to what the decision about the table needs of it. Runs in a worker."""
+    opened_stage, opened = _open(job)
+    stage = cast(ColumnStage[Any, Any], opened_stage)
+    for read in unit.reads:
+        keys = stage.keys(_columns(opened, read, stage.looks_at))
+        if len(keys) != read.take:
+            raise DataError(f"stage {stage.name} gave {len(keys)} keys for {read.take} rows; it must give one each")
+        tables._write_table(_work_file(job.out, read.part, "keys"), keys)
+
+
+def _decide(job: Job, units: Sequence[Unit]) -> None:
+    """Take the decision about the whole table from the keys of its parts; every part finds its fates in a file."""
+    stage = cast(ColumnStage[Any, Any], _open(job)[0])
+    reads = [read for unit in units for read in unit.reads]
+    if not reads:
+        return
+    keys = pa.concat_tables([tables.read_parquet(_work_file(job.out, read.part, "keys")) for read in reads])
+    fates = checked_fates(stage, keys)
+    told = pa.table({"reason": fates.reason, "detail": _detail_of(fates)})
+    begin = 0
+    for read in reads:
+        tables._write_table(_work_file(job.out, read.part, "fates"), told.slice(begin, read.take))
+        begin += read.take
+
+
 def _open(job: Job) -> tuple[Stage[Any, Any], list[Table[Any]]]:
     # By configuration, not by equality: an opened stage differs from its unopened copy in its private attributes.
     key = (job.out, type(job.stage), job.stage.model_dump_json())
@@ -235,7 +369,7 @@ def _open(job: Job) -> tuple[Stage[Any, Any], list[Table[Any]]]:
 
 
 def write_rows(
-    out: Path,
+    out: Location,
     rows: Sequence[Record],
     *,
     record: type[Record],
@@ -251,7 +385,7 @@ def write_rows(
     with tables.locked(out):
         if redo:
             tables.clear(out)
-        tables.begin(out, fingerprint, redo_hint=f"start it over with --redo {out.name}")
+        tables.begin(out, fingerprint, redo_hint=_redo_hint(out))
         done = tables.finished(out)
         resumed = len(slices) if done else 0
         if done is None:
@@ -265,5 +399,37 @@ def write_rows(
         digest=done.digest,
         resumed=resumed,
         parts=len(slices),
+        seconds=time.monotonic() - started,
+    )
+
+
+def write_columns(out: Location, parts: Iterable[pa.Table], *, record: type[Record], fingerprint: Fingerprint) -> StageReport:
+    """Write columns that were made here (by an importer, say) as a table, each of `parts` as one of its parts.
+
+    Args:
+        out: Folder of the table.
+        parts: Columns of `record`, "id" included; taken one at a time.
+        record: Class of the rows.
+        fingerprint: What the table is a function of.
+    """
+    started = time.monotonic()
+    with tables.locked(out):
+        tables.begin(out, fingerprint, redo_hint=_redo_hint(out))
+        done = tables.finished(out)
+        resumed = len(done.parts) if done else 0
+        if done is None:
+            count = 0
+            for count, rows in enumerate(parts, start=1):
+                for kind in ("dropped", "failed"):
+                    tables._write_table(_work_file(out, count - 1, kind), to_arrow([], Loss))
+                write_columns_part(out, count - 1, record=record, rows=rows, inputs=len(rows))
+            done = tables.finish(out, fingerprint, record=record, parts=count)
+    return StageReport(
+        stage=fingerprint.stage,
+        folder=out,
+        counts=done.counts,
+        digest=done.digest,
+        resumed=resumed,
+        parts=len(done.parts),
         seconds=time.monotonic() - started,
     )

@@ -72,10 +72,28 @@ def only_gender(clip: Clip) -> str | None:
     return named.pop() if enough and len(named) == 1 and named <= set(GENDER_WORDS) else None
 
 
+_LEAST_TURN_MS = 500  # less of another voice is an interjection
+_BLOCK = re.compile(r"b\d+/")  # a diariser that hears long recordings in blocks knows its speakers within a block only
+
+
 def speaker_count(clip: Clip) -> int | None:
-    """How many people speak; None unless the speaker of every segment is known."""
-    named = [one.speaker for one in clip.segments]
-    return len(set(named)) if named and None not in named else None
+    """How many people speak; None unless the speaker of every segment is known, from people or from a diariser.
+
+    A diarised segment in which several speak at once names no speaker of its own; its turns count.
+    """
+    named: set[str] = set()
+    for one in clip.segments:
+        if one.speaker is not None:
+            named.add(one.speaker)
+            continue
+        turns = {
+            label.category for label in one.of("speaker") if label.category and label.end_ms - label.start_ms >= _LEAST_TURN_MS
+        }
+        if not turns:
+            return None
+        named |= turns
+    blocks = {found.group() for name in named if (found := _BLOCK.match(name))}
+    return len(named) if named and len(blocks) < 2 else None
 
 
 def _transcription(clip: Clip, _: random.Random) -> list[Draft]:

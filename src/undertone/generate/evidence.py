@@ -12,11 +12,10 @@ reference clip. Times count from the start of the clip.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from undertone.lexicon import GENDER_WORDS
-from undertone.records import DIMENSIONS, Clip, Label, Segment, Word
+from undertone.records import DIMENSIONS, Clip, Segment
 
 
 @dataclass(frozen=True)
@@ -35,33 +34,10 @@ class Tone:
         return ", ".join([one for one in named if one] + numbers) or "no labels"
 
 
-def inherited(word: Word, labels: Sequence[Label]) -> Label | None:
-    """The label of the window that a word overlaps most, ties to the earlier; None where it overlaps none.
-
-    Args:
-        word: A word; one of no length counts as one millisecond.
-        labels: Labels of one attribute in time order, as `Segment.of` gives them.
-    """
-    end_ms = max(word.end_ms, word.start_ms + 1)
-    best: Label | None = None
-    best_ms = 0
-    for one in labels:
-        overlap_ms = min(end_ms, one.end_ms) - max(word.start_ms, one.start_ms)
-        if overlap_ms > best_ms:
-            best, best_ms = one, overlap_ms
-    return best
-
-
 def tones(segment: Segment) -> tuple[Tone, ...]:
-    """The tone of each word of a segment, in the order of its words."""
-    categories = [segment.of(name) for name in ("emotion", "gender")]
-    numbers = [segment.of(name) for name in DIMENSIONS]
-    made = []
-    for word in segment.words:
-        emotion, gender = (label.category if (label := inherited(word, labels)) else None for labels in categories)
-        valence, arousal, dominance = (label.number if (label := inherited(word, labels)) else None for labels in numbers)
-        made.append(Tone(emotion, gender, valence, arousal, dominance))
-    return tuple(made)
+    """The tone of each word of a segment, in the order of its words (`Segment.with_labels`)."""
+    words = segment.with_labels(segment.labels).words
+    return tuple(Tone(one.emotion, one.gender, one.valence, one.arousal, one.dominance) for one in words)
 
 
 def whole_tone(segment: Segment) -> Tone:

@@ -1,6 +1,6 @@
-"""`affect-small`: emotion, valence/arousal/dominance and gender from a voice, through onnxruntime, without torch.
+"""`affect-small`: emotion, valence/arousal/dominance, gender and vocal events from a voice, through onnxruntime, without torch.
 
-The network is trained by `recipes/affect_small.py`; what it heard, under which licences and how well it does on
+The network is trained by `recipes/affect_small`; what it heard, under which licences and how well it does on
 speakers it never heard is in `models/affect-small/README.md`, and the same numbers are in `model.json` beside it.
 It is also the frozen frame encoder of the toy speech-LLM (`AffectSmall.frames`).
 """
@@ -12,24 +12,30 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pydantic
 
 from undertone.errors import DependencyError, ModelError
-from undertone.label.features import HOP_SAMPLES, MELS, RATE_HZ, Features, log_mel
+from undertone.label.features import HOP_SAMPLES, MELS, RATE_HZ, Features, functionals, log_mel
 
 MODEL_NAME = "affect-small"
 MODELS_VARIABLE = "UNDERTONE_MODELS"
 MIN_SECONDS = 0.3
 SILENCE_DB = -70.0  # the quietest ravdess clip speaks at about -60 dB re full scale
+# Share of samples at the peak (99.9 % of it) above which a wave counts as clipped. Clean speech has under 0.01 %, a pure tone
+# 2.8 %; speech driven 12-18 dB into the limit reaches 10 %, and by then the top of every syllable is flat.
+CLIPPED_SHARE = 0.10
+NO_VOICE_EVENTS = ("music", "noise")
 FRAME_RATE_HZ = 50
 HIDDEN = 128
 FRAME_DIM = HIDDEN + 2 * MELS + 4
+_STRIDE = 4  # feature rows per frame of the trunk (25 per second)
 
 Array = npt.NDArray[np.float32]
+Reason = Literal["too_short", "silence", "clipped", "no_voice"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,7 @@ class AffectScores:
         arousal: 0 (calm) to 1 (excited).
         dominance: 0 (submissive) to 1 (in control).
         gender: probability of female and male; sums to 1.
+        event: probability per vocal event, "speech" among them (`ModelCard.events`); sums to 1.
     """
 
     emotion: dict[str, float]
@@ -49,6 +56,21 @@ class AffectScores:
     arousal: float
     dominance: float
     gender: dict[str, float]
+    event: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Abstained:
+    """Why a stretch got no scores.
+
+    Attributes:
+        reason: "too_short" (below 0.3 s), "silence", "clipped" (a tenth of the samples sits at the peak), or "no_voice"
+            (music or noise is what was heard).
+        event: probability per event where the network ran (for "no_voice"), else None.
+    """
+
+    reason: Reason
+    event: dict[str, float] | None = None
 
 
 class ModelCard(pydantic.BaseModel):
@@ -62,11 +84,13 @@ class ModelCard(pydantic.BaseModel):
     sha256: str
     emotions: tuple[str, ...]
     genders: tuple[str, ...]
+    events: tuple[str, ...]
+    no_voice_above: float
     heard_speakers: frozenset[str]
 
 
 class AffectSmall:
-    """Hears emotion, V/A/D and gender; loads its 2 MB of weights at the first use.
+    """Hears emotion, V/A/D, gender and vocal events; loads its few MB of weights at the first use.
 
     Instances pickle to their configuration only, before and after loading, so that they travel to worker processes.
     """
@@ -108,42 +132,53 @@ class AffectSmall:
         """Speakers of training and of early stopping, as "corpus/speaker"; results on them are not fair."""
         return self.card.heard_speakers
 
-    def score(self, samples: npt.NDArray[np.floating]) -> AffectScores | None:
+    def score(self, samples: npt.NDArray[np.floating]) -> AffectScores | Abstained:
         """Score one stretch of voice, best 1-6 s long.
 
         Args:
             samples: float mono waveform at 16 kHz in -1..1, shape (n,).
 
         Returns:
-            The scores, or None (the model abstains) below 0.3 s and for silence.
+            The scores, or why there are none: below 0.3 s, silence, hard clipping, music or noise instead of a voice.
 
         Raises:
             AudioError: the samples are not one-dimensional or not finite.
             DependencyError: the model is not installed.
         """
         features = log_mel(samples)
-        if len(features.values) * HOP_SAMPLES < MIN_SECONDS * RATE_HZ or features.speech_level_db < SILENCE_DB:
-            return None
-        emotion, vad, gender = self._run(features, ["emotion", "vad", "gender"])
+        if len(features.values) * HOP_SAMPLES < MIN_SECONDS * RATE_HZ:
+            return Abstained("too_short")
+        if features.speech_level_db < SILENCE_DB:
+            return Abstained("silence")
+        if clipped_share(samples) > CLIPPED_SHARE:
+            return Abstained("clipped")
+        emotion, vad, gender, event = (row[0] for row in self._run(features, ["emotion", "vad", "gender", "event"]))
+        heard = _named(self.card.events, event)
+        if sum(heard[name] for name in NO_VOICE_EVENTS) > self.card.no_voice_above:
+            return Abstained("no_voice", heard)
+        valence, arousal, dominance = (float(x) for x in vad)
         return AffectScores(
-            emotion={name: float(p) for name, p in zip(self.card.emotions, emotion[0], strict=True)},
-            valence=float(vad[0, 0]),
-            arousal=float(vad[0, 1]),
-            dominance=float(vad[0, 2]),
-            gender={name: float(p) for name, p in zip(self.card.genders, gender[0], strict=True)},
+            emotion=_named(self.card.emotions, emotion),
+            valence=valence,
+            arousal=arousal,
+            dominance=dominance,
+            gender=_named(self.card.genders, gender),
+            event=heard,
         )
 
-    def score_many(self, samples: Sequence[npt.NDArray[np.floating]]) -> list[AffectScores | None]:
+    def score_many(self, samples: Sequence[npt.NDArray[np.floating]]) -> list[AffectScores | Abstained]:
         """Score several stretches; each result is bit for bit what `score` gives.
 
-        They run one after another: stretches differ in length, and padding would make a result depend on its batch.
+        They run one after another: in a batch of more than one, onnxruntime adds in another order and the last bits of a
+        result would depend on what else is in the batch.
         """
         return [self.score(one) for one in samples]
 
     def frames(self, samples: npt.NDArray[np.floating]) -> Array:
         """Encode voice frame by frame for a speech-LLM: how it is said beside what is said.
 
-        Columns 0..127 are the trunk's hidden state (affect; standardised, context about one second), 128..255 two
+        Columns 0..127 are the trunk's hidden state (affect; standardised, context about one second; 25 per second, each
+        given twice, and a function of the whole stretch, whose mean spectrum is taken off), 128..255 two
         consecutive log-mel frames of 64 (words; dB/20 re speech level), 256..259 pitch and voicing of those two
         frames (`undertone.label.features`).
 
@@ -160,13 +195,15 @@ class AffectSmall:
             return np.zeros((0, FRAME_DIM), dtype=np.float32)
         pairs = features.values[: 2 * count].reshape(count, 2, -1)
         mel, pitch = pairs[:, :, :MELS].reshape(count, -1), pairs[:, :, MELS:].reshape(count, -1)
-        hidden = self._run(features, ["hidden"])[0][0]
+        hidden = np.repeat(self._run(features, ["hidden"])[0][0], 2, axis=0)[:count]
         return np.concatenate([hidden, mel, pitch], axis=1).astype(np.float32)
 
     def _run(self, features: Features, outputs: list[str]) -> list[Array]:
-        """Run the network on an even number of feature frames; each output has a leading batch axis of 1."""
-        even = len(features.values) // 2 * 2
-        result: list[Array] = self._load().run(outputs, {"features": features.values[None, :even]})
+        """Run the network; each output has a leading batch axis of 1. The last rows are repeated up to a multiple of four."""
+        rows = features.values
+        missing = -len(rows) % _STRIDE
+        padded = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+        result: list[Array] = self._load().run(outputs, {"features": padded[None], "functionals": functionals(rows)[None]})
         return result
 
     def _load(self) -> Any:
@@ -189,7 +226,7 @@ class AffectSmall:
 
 _HOW_TO_GET = (
     f"Take models/{MODEL_NAME} from the source repository and point {MODELS_VARIABLE} at the folder that holds it, "
-    f"or train it: python recipes/affect_small.py --data DATA --out models/{MODEL_NAME}"
+    f"or train it: python recipes/affect_small --data DATA --out models/{MODEL_NAME}"
 )
 
 
@@ -213,6 +250,17 @@ def find_model(path: Path | None = None) -> Path:
             return folder
     looked = ", ".join(str(folder) for folder in candidates)
     raise DependencyError(f"the weights of '{MODEL_NAME}' are not installed (looked in {looked}). {_HOW_TO_GET}")
+
+
+def clipped_share(samples: npt.NDArray[np.floating]) -> float:
+    """Share of the samples that sit at the peak: within 0.1 % of the largest magnitude; 0 for silence."""
+    size = np.abs(np.asarray(samples, dtype=np.float32))
+    peak = float(size.max(initial=0.0))
+    return float(np.mean(size >= 0.999 * peak)) if peak > 0 else 0.0
+
+
+def _named(names: tuple[str, ...], values: Array) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
 def probe_wave() -> Array:

@@ -162,3 +162,136 @@ def _window_autocorrelation() -> Array:
     low, high = int(RATE_HZ / _PITCH_HIGH_HZ) - 1, int(RATE_HZ / _PITCH_LOW_HZ) + 1
     result: Array = (auto[low : high + 1] / auto[0]).astype(np.float32)
     return result
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Functionals: one vector of utterance statistics
+
+_BANDS = 16
+_CEPSTRA = 12
+_VOICED = 0.5
+_ACTIVE_DB = 30.0  # frames this far below the loud ones are pauses
+_LOUD, _TILT, _HARMONIC, _PITCH = 28, 29, 30, 31  # tracks after the 16 bands and 12 cepstra
+_FEW = 6  # statistics over fewer frames than this are of the next larger set of frames
+
+
+@functools.cache
+def _cosines() -> Array:
+    """Orthonormal cosine transform from 64 mel bands to cepstra 1..12; shape (64, 12)."""
+    bands = (np.arange(MELS) + 0.5)[:, None] * np.arange(1, _CEPSTRA + 1)[None, :]
+    result: Array = (np.cos(np.pi * bands / MELS) * np.sqrt(2.0 / MELS)).astype(np.float32)
+    return result
+
+
+def functionals(values: Array) -> Array:
+    """Summarise an utterance in one vector: what classical paralinguistics measures, from the rows of `log_mel`.
+
+    In order: mean and standard deviation of 32 tracks (16 bands, cepstra 1-12, loudness, tilt, harmonicity, pitch) over
+    voiced frames; percentiles 5, 20, 50, 80, 95 of eight of them; means over unvoiced frames; mean change over 20, 50 and
+    120 ms; slopes of the tracks along loudness and along pitch; trends; loudness, tilt and pitch in thirds; rhythm. After the
+    families of eGeMAPS (Eyben et al., 2016), computed anew from the log-mel and pitch rows.
+
+    Args:
+        values: rows of `log_mel`, shape (frames, 66), at least one.
+
+    Returns:
+        float32 of shape (FUNCTIONALS,); finite for any input.
+    """
+    tracks = _tracks(values)
+    frames = len(values)
+    loud = tracks[:, _LOUD]
+    active = loud > np.sort(loud)[int(0.95 * (frames - 1))] - _ACTIVE_DB / DB_SCALE
+    voiced = active & (values[:, MELS + 1] > _VOICED)
+    if voiced.sum() < _FEW:
+        voiced = active
+    unvoiced = active & ~voiced
+    if unvoiced.sum() < _FEW:
+        unvoiced = active
+    spoken = tracks[voiced]
+    mean, std = spoken.mean(axis=0), spoken.std(axis=0)
+    ranked = np.sort(spoken[:, [16, 17, 18, 19, _LOUD, _TILT, _HARMONIC, _PITCH]], axis=0)
+    tails = ranked[[int(q * (len(ranked) - 1)) for q in (0.05, 0.2, 0.5, 0.8, 0.95)]]
+    centred = spoken - mean
+    along = [
+        (centred * centred[:, [one]]).sum(axis=0) / ((centred[:, one] ** 2).sum() + 0.05)  # slopes; 0.05 keeps flat voices finite
+        for one in (_LOUD, _PITCH)
+    ]
+    parts = [
+        mean,
+        std,
+        tails.ravel(),
+        tracks[unvoiced].mean(axis=0)[:30],
+        *_changes(tracks, active),
+        *along,
+        *_course(spoken, mean, np.flatnonzero(voiced)),
+        _rhythm(values[:, MELS], loud, active, voiced),
+    ]
+    found: Array = np.nan_to_num(np.concatenate(parts)).astype(np.float32)
+    return found
+
+
+FUNCTIONALS = 32 + 32 + 40 + 30 + 3 * 31 + 32 + 32 + 16 + 9 + 12
+"""Length of the vector of `functionals`."""
+
+
+def _tracks(values: Array) -> Array:
+    """What statistics are taken of, frame by frame; shape (frames, 32)."""
+    mel, clean = values[:, :MELS], np.clip(values[:, MELS + 1], 0.05, 0.995)
+    bands = mel.reshape(len(values), _BANDS, MELS // _BANDS).mean(axis=2)
+    # 0.115 is ln(10) / 20 up to rounding: between power and amplitude, so that no single band decides.
+    loud = np.log(np.mean(np.exp(mel * np.float32(DB_SCALE * 0.115)), axis=1)) / np.float32(0.115 * DB_SCALE)
+    tilt = bands[:, 8:].mean(axis=1) - bands[:, :8].mean(axis=1)
+    harmonic = np.log10(clean / (1.0 - clean))
+    return np.concatenate([bands, mel @ _cosines(), np.stack([loud, tilt, harmonic, values[:, MELS]], axis=1)], axis=1)
+
+
+def _changes(tracks: Array, active: npt.NDArray[np.bool_]) -> list[Array]:
+    """Mean absolute change of all tracks but pitch over 20, 50 and 120 ms, between frames that sound."""
+    inside = active[:, None].astype(np.float32)
+    found = []
+    for lag in (2, 5, 12):
+        if len(tracks) > lag:
+            both = inside[lag:] * inside[:-lag]
+            found.append((np.abs(tracks[lag:, :31] - tracks[:-lag, :31]) * both).sum(axis=0) / (both.sum() + 1.0))
+        else:
+            found.append(np.zeros(31, dtype=np.float32))
+    return found
+
+
+def _course(spoken: Array, mean: Array, where: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+    """Slopes over the utterance, from its first voiced frame (-1) to its last (1), and loudness, tilt and pitch in thirds."""
+    time = (2.0 * (where - where.mean()) / max(1.0, float(np.ptp(where)))).astype(np.float32)
+    trend = ((spoken - mean) * time[:, None]).sum(axis=0)[16:] / ((time**2).sum() + 0.05)
+    some = [_LOUD, _TILT, _PITCH]
+    thirds = [part[:, some].mean(axis=0) if len(part) else mean[some] for part in np.array_split(spoken, 3)]
+    return trend, np.concatenate(thirds) - np.tile(mean[some], 3)
+
+
+def _rhythm(pitch: Array, loud: Array, active: npt.NDArray[np.bool_], voiced: npt.NDArray[np.bool_]) -> Array:
+    """Voiced share, pauses, voiced stretches and loudness peaks per second, pitch and loudness steps; scaled to about 1."""
+    run = voiced[1:] & voiced[:-1]
+    moves = np.diff(pitch)[run]
+    steps = np.sort(np.abs(moves)) if len(moves) else np.zeros(1, dtype=np.float32)
+    small = moves[np.abs(moves) < 0.15]  # larger steps are octave errors
+    smooth = np.convolve(loud, np.full(7, 1 / 7, dtype=np.float32), mode="same")[: len(loud)]
+    peaks = (smooth[1:-1] > smooth[:-2]) & (smooth[1:-1] >= smooth[2:]) & active[1:-1]
+    stretches = np.count_nonzero(np.diff(np.concatenate([[False], voiced]).astype(np.int8)) == 1)
+    seconds = max(0.1, float(active.sum()) / 100.0)
+    whole = np.ptp(np.flatnonzero(active)) + 1 if active.any() else 1
+    swell = np.diff(loud)[active[1:]]
+    return np.array(
+        [
+            voiced.sum() / max(1, active.sum()), active.sum() / whole,
+            stretches / seconds, voiced.sum() / max(1, stretches) / 100.0, peaks.sum() / seconds, np.log(seconds),
+            steps[len(steps) // 2] * 10, steps[int(0.9 * (len(steps) - 1))] * 10,
+            *(20 * x for x in _ups_and_downs(small)), *_ups_and_downs(swell),
+        ],
+        dtype=np.float32,
+    )  # fmt: skip
+
+
+def _ups_and_downs(steps: Array) -> tuple[float, float]:
+    """Mean of the rising part and of the falling part."""
+    if not len(steps):
+        return 0.0, 0.0
+    return float(np.clip(steps, 0, None).mean()), float(np.clip(steps, None, 0).mean())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from undertone.errors import DataError
 from undertone.model.encoders import RATE_HZ, Encoder
+from undertone.paths import Location
 from undertone.records import Clip, content_hash
 from undertone.tables import write_bytes
 
@@ -39,14 +39,14 @@ def clip_frames(clip: Clip, encoder: Encoder, *, max_audio_s: float) -> StoredFr
     """
     from undertone.audio import load  # late: an encoder can be tested without the audio package
 
-    wave = load(Path(clip.uri), rate_hz=RATE_HZ, start_ms=clip.start_ms, end_ms=clip.end_ms)
+    wave = load(clip.uri, rate_hz=RATE_HZ, start_ms=clip.start_ms, end_ms=clip.end_ms)
     return encode(wave.samples, encoder, max_audio_s=max_audio_s)
 
 
 class FeatureCache:
     """Frames on disk under `root/FINGERPRINT/CLIP_ID.npy`; files are complete or absent, so that workers may share a cache."""
 
-    def __init__(self, root: Path, *, encoder: str, max_audio_s: float) -> None:
+    def __init__(self, root: Location, *, encoder: str, max_audio_s: float) -> None:
         """Store the configuration; nothing is read yet.
 
         Args:
@@ -56,7 +56,7 @@ class FeatureCache:
         """
         self.folder = root / content_hash(encoder, repr(float(max_audio_s)))
 
-    def path(self, clip_id: str) -> Path:
+    def path(self, clip_id: str) -> Location:
         """Where a clip's frames are or will be."""
         return self.folder / f"{clip_id}.npy"
 
@@ -64,7 +64,7 @@ class FeatureCache:
         return self.path(clip_id).is_file()
 
     def __iter__(self) -> Iterator[str]:
-        return (path.stem for path in sorted(self.folder.glob("*.npy")))
+        return iter(sorted(path.stem for path in self.folder.glob("*.npy")))
 
     def __getitem__(self, clip_id: str) -> StoredFrames:
         """Frames (T, D) of a clip.
@@ -74,7 +74,7 @@ class FeatureCache:
         """
         path = self.path(clip_id)
         try:
-            frames: StoredFrames = np.load(path, allow_pickle=False)
+            frames: StoredFrames = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"no frames of clip {clip_id} in {path}: {error}; encode it first (undertone train), or delete the file"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from importlib import resources
-from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from undertone import tables
+from undertone.paths import Location
 from undertone.records import EMOTIONS
 from undertone.report import figures
 from undertone.report.inputs import ReportInputs
@@ -29,7 +29,7 @@ _SECTIONS = (
 )
 
 
-def build(inputs: ReportInputs, out: Path) -> Path:
+def build(inputs: ReportInputs, out: Location) -> Location:
     """Write the report as `index.html` and return its path.
 
     The page is written beside its place and renamed, so that a page that exists is whole. Equal inputs give equal pages. Clips whose
@@ -39,11 +39,8 @@ def build(inputs: ReportInputs, out: Path) -> Path:
         inputs: What the page shows.
         out: The folder; made if it is not there.
     """
-    out.mkdir(parents=True, exist_ok=True)
     page = out / "index.html"
-    partial = out / f".index.html.{os.getpid()}"
-    partial.write_text(render(inputs), encoding="utf-8")
-    partial.replace(page)
+    tables.write_bytes(page, render(inputs).encode())
     return page
 
 

@@ -6,13 +6,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from undertone import tables
 from undertone.evaluate.labeller_report import labeller_report
 from undertone.evaluate.study_table import StudyTable
-from undertone.label.protocol import LABELLERS
+from undertone.paths import Location, Remote
 from undertone.records import Answer, Clip, QAPair, Record, Recording, Segment, Verdict, category_shares
 from undertone.report.build import build
 from undertone.report.cards import CardFacts, dataset_card
@@ -32,7 +31,7 @@ _FUNNEL: tuple[tuple[str, str, type[Segment] | type[Clip]], ...] = (
 )
 
 
-def gather(out: Path, study: Study) -> Path:
+def gather(out: Location, study: Study) -> Location:
     """Write report/index.html (and report/DATASET.md where pairs were generated) of a run.
 
     Args:
@@ -45,7 +44,7 @@ def gather(out: Path, study: Study) -> Path:
     facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
     recordings = list(_rows(out / "corpus", Recording))
     segments = list(_rows(out / "label", Segment))
-    heard = frozenset(one for name in study.label.labellers for one in LABELLERS.get(name).heard_speakers)
+    heard = frozenset(speaker for one in study.label.made() for speaker in one.heard_speakers)
     referenced = any(row.references for row in recordings)
     study_file = out / "evaluate" / "study.json"
     inputs = ReportInputs(
@@ -72,22 +71,22 @@ def gather(out: Path, study: Study) -> Path:
     return page
 
 
-def _table(path: Path, record: type[R]) -> Table[R] | None:
+def _table(path: Location, record: type[R]) -> Table[R] | None:
     return tables.open_table(path, record) if (path / "_done.json").exists() else None
 
 
-def _rows(path: Path, record: type[R]) -> Iterable[R]:
+def _rows(path: Location, record: type[R]) -> Iterable[R]:
     table = _table(path, record)
     return table.rows() if table else ()
 
 
-def _card(study: Study, page: Path) -> str | None:
+def _card(study: Study, page: Location) -> str | None:
     """The labeller's model card as a link from the page; None where no labeller has one."""
-    cards = [card for name in study.label.labellers if (card := LABELLERS.get(name).card)]
-    return os.path.relpath(cards[0], page) if cards else None
+    cards = [card for one in study.label.made() if (card := one.card)]
+    return os.path.relpath(cards[0], page) if cards and not isinstance(page, Remote) else None
 
 
-def _funnel(out: Path) -> Iterable[FunnelStep]:
+def _funnel(out: Location) -> Iterable[FunnelStep]:
     for name, folder, record in _FUNNEL:
         table: Table[Any] | None = _table(out / folder, record)
         if table is None:
@@ -112,16 +111,18 @@ def _funnel(out: Path) -> Iterable[FunnelStep]:
         )
 
 
-def _losses(train: Path) -> Iterable[LossCurve]:
-    for file in sorted(train.glob("*/losses.jsonl")):
+def _losses(train: Location) -> Iterable[LossCurve]:
+    files: list[Location] = [*train.glob("*/losses.jsonl")]
+    for file in sorted(files, key=str):
         if file.parent.name == "start":  # no system; its losses, of reading from new weights, would set the scale for all
             continue
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         yield LossCurve(system=file.parent.name, points=tuple((line["step"], line["loss"]) for line in lines))
 
 
-def _clips(out: Path, segments: Sequence[Segment], seed: int) -> tuple[ClipView, ...]:
-    answers = [row for folder in sorted((out / "evaluate" / "answers").glob("*")) for row in _rows(folder, Answer)]
+def _clips(out: Location, segments: Sequence[Segment], seed: int) -> tuple[ClipView, ...]:
+    folders: list[Location] = [*(out / "evaluate" / "answers").glob("*")]
+    answers = [row for folder in sorted(folders, key=str) for row in _rows(folder, Answer)]
     return choose_clips(
         pairs=_rows(out / "evaluate" / "benchmark", QAPair),
         clips=_rows(out / "references", Clip),  # the clips with a context; single utterances show nothing that these do not
@@ -140,13 +141,12 @@ def _sources(recordings: Sequence[Recording], study: Study) -> Iterable[SourceRo
         hours = sum(row.duration_ms for row in rows) / _MS_PER_HOUR
         splits = ", ".join(sorted({row.split or "none" for row in rows}))
         yield SourceRow(name=source, licence=licence, used_for=f"speech ({splits})", recordings=len(rows), hours=hours)
-    for name in study.label.labellers:
-        weights = LABELLERS.get(name).licence
-        if weights:
-            yield SourceRow(name=name, licence=weights, used_for="labels")
+    for one in study.label.made():
+        if one.licence:
+            yield SourceRow(name=one.name, licence=one.licence, used_for="labels")
 
 
-def _notes(out: Path, study: Study) -> Iterable[str]:
+def _notes(out: Location, study: Study) -> Iterable[str]:
     if study.evaluate.judge.judge.kind != "reference":
         yield f"Answers were scored by {study.evaluate.judge.judge.name}."
     if (out / "train" / "start" / "_done.json").exists():
@@ -157,7 +157,7 @@ def _notes(out: Path, study: Study) -> Iterable[str]:
         )
 
 
-def _write_card(out: Path, inputs: ReportInputs) -> None:
+def _write_card(out: Location, inputs: ReportInputs) -> None:
     folders = [out / "generate" / name for name in ("base", "contextual")]
     found = [table for folder in folders if (table := _table(folder, QAPair))]
     if not found or not inputs.sources:

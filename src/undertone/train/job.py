@@ -17,6 +17,7 @@ from undertone.model.config import SpeechLLMConfig
 from undertone.model.encode import Encoded
 from undertone.model.examples import System, build_examples, slug
 from undertone.model.features import FeatureCache
+from undertone.paths import Location, local_folder
 from undertone.records import Clip, Example, QAPair, Segment, content_hash
 from undertone.tables import Fingerprint
 from undertone.train.config import TrainConfig
@@ -39,12 +40,12 @@ class TrainJob(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pairs: tuple[Path, ...]
-    clips: tuple[Path, ...]
-    label: Path
-    features: Path
-    out: Path
-    start: Path | None = None
+    pairs: tuple[Location, ...]
+    clips: tuple[Location, ...]
+    label: Location
+    features: Location
+    out: Location
+    start: Location | None = None
     systems: tuple[System, ...]
     model: SpeechLLMConfig
     train: TrainConfig
@@ -59,7 +60,7 @@ class TrainJob(BaseModel):
 class Frames:
     """Frames by clip id of one encoded table, with what the table says of them."""
 
-    def __init__(self, folder: Path, *, max_audio_s: float) -> None:
+    def __init__(self, folder: Location, *, max_audio_s: float) -> None:
         rows = list(tables.open_table(folder, Encoded).rows())
         if not rows:
             raise DataError(f"{folder} holds no encoded clip: nothing can be trained or asked. Look at its failed.parquet")
@@ -142,7 +143,7 @@ def train_one(job: TrainJob, name: str) -> None:
             frame_dim=frames.width,
             encoder_fingerprint=frames.encoder,
             system=system,
-            start=job.start,
+            start=None if job.start is None else local_folder(job.start),
         )
 
     build_artefact(job.out / slug(name), fingerprint, build, redo=redo)
@@ -159,7 +160,7 @@ def _start_input(job: TrainJob) -> dict[str, str]:
     return {"start": json.loads((job.start / "_done.json").read_text())["digest"]}
 
 
-def steps_done(out: Path, names: Sequence[str]) -> int:
+def steps_done(out: Location, names: Sequence[str]) -> int:
     """Optimiser steps that the systems have logged so far, finished or under way."""
     total = 0
     for name in names:

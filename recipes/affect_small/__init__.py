@@ -1,0 +1,1 @@
+"""The recipe that trains, measures and documents `affect-small`; `python recipes/affect_small --help`."""

@@ -1,0 +1,331 @@
+"""One contract for all executors: the same units give the same table, whoever runs them, is killed, or shares the work."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import ROOT
+from tests.toy import Cut, source
+from undertone import tables
+from undertone.errors import ConfigError, DataError, DependencyError, DiskFull, ServiceError, UndertoneError
+from undertone.execute.pool import Execution, Shards
+from undertone.execute.run import Job, Read, Unit, run_unit
+from undertone.records import Recording, Segment
+from undertone.tables import Done, Fingerprint
+
+pytestmark = pytest.mark.timeout(180)
+
+RAY = Execution(executor="ray")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A cluster that was there before: two CPUs and, so that stages can ask for it, a GPU that nothing uses."""
+    ray = pytest.importorskip("ray", reason="the extra ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(address="local", num_cpus=2, num_gpus=1, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
+    yield
+    assert ray.is_initialized(), "a run stopped a cluster that it had not started"
+    ray.shutdown()
+
+
+def job(tmp: Path, stage: Cut | None = None, *, parts: int = 5, out: str = "out") -> tuple[Job, list[Unit]]:
+    """What run_stage makes of a stage over 40 recordings: the job and its units."""
+    folder = tmp / f"in-{parts}"
+    opened = tables.open_table(source(folder, 40, parts=parts), Recording)
+    infos = enumerate(opened.done.parts)
+    units = [Unit(reads=(Read(source=0, source_part=index, take=info.rows, part=index),)) for index, info in infos]
+    return Job(stage=stage or Cut(), sources=(folder,), sides={}, out=tmp / out, seed=3), units
+
+
+def table(execution: Execution, made: Job, units: list[Unit], *, workers: int = 2) -> tuple[Done, list[Unit]]:
+    """Write a table with an executor, as run_stage does; the finished table and the units in the order in which they were told."""
+    order: list[Unit] = []
+    fingerprint = Fingerprint(stage="cut", version="1", seed=made.seed, config={}, inputs={})
+    with tables.locked(made.out):
+        tables.begin(made.out, fingerprint, redo_hint="")
+        execution.run_units(run_unit, made, units, workers=workers, told=order.append)
+        return tables.finish(made.out, fingerprint, record=Segment, parts=len(units)), order
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> Done:
+    return table(Execution(), *job(tmp_path, out="local"), workers=1)[0]
+
+
+# ---- the same tables ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("execution", "workers"), [(Execution(), 2), (Execution(), 0), (RAY, 2), (RAY, 0), (RAY, 4)])
+def test_every_executor_writes_the_same_table_and_tells_every_unit(
+    tmp_path: Path, expected: Done, execution: Execution, workers: int, request: pytest.FixtureRequest
+) -> None:
+    if execution.executor == "ray":
+        request.getfixturevalue("cluster")
+    made, units = job(tmp_path)
+    done, told = table(execution, made, units, workers=workers)
+    assert (done.digest, done.counts) == (expected.digest, expected.counts)
+    assert sorted(unit.reads[0].part for unit in told) == [0, 1, 2, 3, 4]
+
+
+def test_a_relative_folder_means_the_same_in_a_ray_worker(
+    cluster: None, tmp_path: Path, expected: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made, units = job(tmp_path)
+    relative = made.model_copy(update={"out": Path("out"), "sources": (Path("in-5"),)})
+    assert table(RAY, relative, units)[0].digest == expected.digest
+
+
+def test_a_ray_actor_opens_the_stage_once(cluster: None, tmp_path: Path) -> None:
+    opened = tmp_path / "opened"
+    table(RAY, *job(tmp_path, Cut(count_opens=str(opened)), parts=10))
+    pids = opened.read_text().split()
+    assert 1 <= len(pids) <= 2
+    assert len(set(pids)) == len(pids)
+    assert str(os.getpid()) not in pids
+
+
+def visible_gpus(made: Job, unit: Unit) -> None:
+    (made.out / f"gpu-{unit.reads[0].part}").write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ['OMP_NUM_THREADS']}")
+
+
+def test_a_ray_worker_gets_the_gpu_and_the_one_thread_that_it_asked_for(cluster: None, tmp_path: Path) -> None:
+    made, units = job(tmp_path)
+    made.out.mkdir()
+    RAY.run_units(visible_gpus, made, units, workers=2, told=lambda _: None, gpus=0.5)
+    assert [(made.out / f"gpu-{part}").read_text() for part in range(5)] == ["0 1"] * 5
+    with pytest.raises(ConfigError, match="needs 64 GPU and the Ray cluster has 1"):
+        RAY.run_units(visible_gpus, made, units, workers=0, told=lambda _: None, gpus=64)
+    with pytest.raises(ConfigError, match="needs 64 GPU and the Ray cluster has 1"):
+        RAY.run_units(visible_gpus, made, units, workers=2, told=lambda _: None, gpus=64)
+
+
+# ---- killed workers and errors -----------------------------------------------------------------------------------------------
+
+
+def logged(made: Job, unit: Unit) -> None:
+    """run_unit that says which unit it begins, and where."""
+    with (made.out / "begun").open("a") as log:
+        log.write(f"{unit.reads[0].part} {os.getpid()}\n")
+    run_unit(made, unit)
+
+
+def test_a_ray_worker_killed_in_mid_run_costs_its_unit_only(cluster: None, tmp_path: Path, expected: Done) -> None:
+    made, units = job(tmp_path, Cut(pause_s=0.1))
+    killed: list[int] = []
+    fingerprint = Fingerprint(stage="cut", version="1", seed=3, config={}, inputs={})
+    tables.begin(made.out, fingerprint, redo_hint="")
+
+    def kill_one(unit: Unit) -> None:
+        running = [line.split() for line in (made.out / "begun").read_text().splitlines()]
+        busy = [int(pid) for part, pid in running if tables.finished_part(made.out, int(part)) is None]
+        if busy and not killed:
+            os.kill(busy[0], signal.SIGKILL)
+            killed.append(busy[0])
+
+    RAY.run_units(logged, made, units, workers=2, told=kill_one)
+    done = tables.finish(made.out, fingerprint, record=Segment, parts=5)
+    assert killed
+    assert (done.digest, done.counts) == (expected.digest, expected.counts)
+    begun = [int(line.split()[0]) for line in (made.out / "begun").read_text().splitlines()]
+    assert len(begun) == 6
+    assert set(begun) == set(range(5))
+
+
+def deadly(made: Job, unit: Unit) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_unit_that_kills_its_worker_each_time_ends_the_run(cluster: None, tmp_path: Path) -> None:
+    made, units = job(tmp_path)
+    with pytest.raises(DataError, match=r"was killed 4 times at the same unit: out of memory.*with fewer --workers"):
+        RAY.run_units(deadly, made, units[:1], workers=2, told=lambda _: None)
+
+
+class Odd(Exception):
+    """Cannot be unpickled: its constructor wants more than its message."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+ERRORS: dict[int, Exception] = {
+    0: DiskFull("cannot write x: No space left on device"),
+    1: DependencyError("labeller 'y' needs torch"),
+    2: OSError(errno.EIO, "bad disk"),
+    3: Odd("this", "that"),
+}
+
+
+def raising(made: Job, unit: Unit) -> None:
+    raise ERRORS[unit.reads[0].part]
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "text"),
+    [
+        (0, DiskFull, "cannot write x: No space left on device"),
+        (1, DependencyError, "labeller 'y' needs torch"),
+        (2, OSError, "[Errno 5] bad disk"),
+        (3, RuntimeError, "this and that"),
+    ],
+)
+def test_what_a_unit_raises_arrives_with_its_type_and_message(
+    cluster: None, tmp_path: Path, part: int, kind: type[Exception], text: str
+) -> None:
+    made, units = job(tmp_path)
+    with pytest.raises(kind) as raised:
+        RAY.run_units(raising, made, units[part : part + 1], workers=2, told=lambda _: None)
+    if issubclass(kind, UndertoneError):
+        assert (type(raised.value), str(raised.value)) == (kind, text)
+    else:  # a bug: it takes the worker's traceback along
+        assert text in str(raised.value)
+        assert "in raising" in "".join([str(raised.value), *getattr(raised.value, "__notes__", [])])
+
+
+def test_files_that_another_node_does_not_see_are_told_with_its_name(tmp_path: Path) -> None:
+    ray_pool = pytest.importorskip("undertone.execute.ray_pool", reason="the extra ray")
+    worker = ray_pool.Worker(run_unit, None, str(tmp_path), "head-node", None)
+    placed = worker._placed(DataError("table x does not exist"))
+    assert type(placed) is DataError
+    assert "must see the run's folder and the audio under the same path as head-node" in str(placed)
+    for error in (DependencyError("no torch"), DiskFull("cannot write x")):
+        assert worker._placed(error) is error
+
+
+# ---- beginnings and ends of clusters -----------------------------------------------------------------------------------------
+
+
+def alive(pids: list[int]) -> list[int]:
+    shown = subprocess.run(["ps", "-o", "pid=,stat=", "-p", ",".join(map(str, pids))], capture_output=True, text=True, check=False)
+    return [int(line.split()[0]) for line in shown.stdout.splitlines() if not line.split()[1].startswith("Z")]
+
+
+def ended(pids: list[int], *, within_s: float = 20) -> bool:
+    deadline = time.monotonic() + within_s
+    while alive(pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not alive(pids)
+
+
+def test_ctrl_c_ends_the_run_and_its_workers_and_leaves_a_cluster_that_was_there(cluster: None, tmp_path: Path) -> None:
+    made, units = job(tmp_path, Cut(pause_s=0.2))
+    made.out.mkdir()
+
+    def interrupted(unit: Unit) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        RAY.run_units(logged, made, units, workers=2, told=interrupted)
+    workers = [int(line.split()[1]) for line in (made.out / "begun").read_text().splitlines()]
+    assert ended(workers)
+    assert len(list(made.out.glob("part-*.parquet"))) < 5
+
+
+OWN_CLUSTER = """
+import os, signal, sys
+from pathlib import Path
+import undertone.execute.pool as pool
+assert "ray" not in sys.modules
+from tests.contract.test_executors import RAY, job, logged
+from tests.toy import Cut
+
+class Interrupted(BaseException):
+    pass
+
+def interrupt(signum, frame):
+    raise Interrupted
+
+signal.signal(signal.SIGINT, interrupt)  # as the command line does
+made, units = job(Path(sys.argv[1]), Cut(pause_s=0.2))
+made.out.mkdir()
+import ray
+try:
+    with RAY.connected(workers=2):
+        print("children", *os.popen(f"ps -o pid= --ppid {os.getpid()}").read().split(), flush=True)
+        RAY.run_units(logged, made, units, workers=2, told=lambda unit: print("told", flush=True))
+except Interrupted:
+    print("interrupted", ray.is_initialized())
+"""
+
+
+def test_a_cluster_of_ones_own_starts_with_the_run_and_stops_with_ctrl_c(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray")
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWN_CLUSTER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    children = [int(pid) for pid in process.stdout.readline().split()[1:]]
+    assert process.stdout.readline() == "told\n"
+    workers = [int(line.split()[1]) for line in (tmp_path / "out" / "begun").read_text().splitlines()]
+    assert alive(children)
+    assert alive(workers)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and all that it started
+    said, _ = process.communicate(timeout=60)
+    assert said.splitlines()[-1] == "interrupted False"
+    assert ended([*children, *workers])
+
+
+def test_addresses_that_cannot_be_used_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="the extra ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    client = Execution(executor="ray", address="ray://head:10001")
+    with (
+        pytest.raises(ConfigError, match="--ray-address: got 'ray://head:10001', expected host:port or auto"),
+        client.connected(workers=1),
+    ):
+        pass
+
+    def refused(**settings: object) -> None:
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(ray, "init", refused)
+    nobody = Execution(executor="ray", address="10.0.0.1:6379")
+    with (
+        pytest.raises(ServiceError, match=r"no Ray cluster answers at 10\.0\.0\.1:6379: no answer.*ray start --head"),
+        nobody.connected(workers=1),
+    ):
+        pass
+
+
+def test_without_ray_the_command_that_installs_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import undertone.execute
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "undertone.execute.ray_pool", raising=False)
+    monkeypatch.delattr(undertone.execute, "ray_pool", raising=False)
+    with pytest.raises(DependencyError, match=r'--executor ray needs ray: pip install "undertone\[ray\]"'):
+        table(RAY, *job(tmp_path))
+
+
+# ---- shards: several jobs, no cluster ----------------------------------------------------------------------------------------
+
+
+@given(parts=st.integers(1, 60), of=st.integers(1, 20))
+def test_every_part_is_in_exactly_one_shard(parts: int, of: int) -> None:
+    held = [[part for part in range(parts) if Shards(index=index, of=of).holds(part)] for index in range(1, of + 1)]
+    assert sorted(part for one in held for part in one) == list(range(parts))
+    assert max(map(len, held)) - min(map(len, held)) <= 1
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "3", "3/", "a/b", "1/0", "-1/4", "1/4/2", ""])
+def test_shards_that_do_not_exist_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected i/n with 1 <= i <= n, such as 3/16"):
+        Shards.parse(text)
+
+
+def test_a_share_reads_as_it_is_written() -> None:
+    assert str(Shards.parse("3/16")) == "3/16"
+    assert [part for part in range(40) if Shards.parse("3/16").holds(part)] == [2, 18, 34]
