@@ -13,9 +13,9 @@ import typer
 
 from undertone import __version__
 from undertone.errors import ConfigError, UndertoneError
-from undertone.paths import location
 
 if TYPE_CHECKING:
+    from undertone.execute.pool import Execution
     from undertone.study import Study
 
 app = typer.Typer(
@@ -37,6 +37,17 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting: key=value, as in the study file. Repeatable.")
 ]
 Workers = Annotated[int, typer.Option("--workers", "-j", min=0, help="Processes; 0 is one per core. Results do not depend on it.")]
+Executor = Annotated[
+    str, typer.Option("--executor", help="Where processes run: local (this machine) or ray (a cluster; extra ray).")
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="A running Ray cluster, host:port or auto; without one, a local one is started.")
+]
+ShardsOf = Annotated[
+    str | None,
+    typer.Option("--shards", help="i/n: do only this job's parts of the next unfinished table, then stop; see docs/cluster.md."),
+]
+Until = Annotated[str | None, typer.Option("--until", help="Stop when this table is there, such as corpus.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything that is drawn; overrides the study's.")]
 Redo = Annotated[
     list[str] | None,
@@ -57,6 +68,10 @@ def run(
     limit: Limit = None,
     seed: Seed = None,
     workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    shards: ShardsOf = None,
+    until: Until = None,
     set_: Settings = None,
     redo: Redo = None,
     show: Annotated[bool, typer.Option("--show", help="Print the study file with all settings filled in, and stop.")] = False,
@@ -75,7 +90,15 @@ def run(
     if show:
         typer.echo(_as_yaml(loaded), nl=False)
         return
-    with _running(loaded, out or f"runs/{loaded.name}", workers=workers, redo=redo, limit=limit) as made:
+    with _running(
+        loaded,
+        out or f"runs/{loaded.name}",
+        workers=workers,
+        execution=_where(executor, ray_address, shards),
+        until=until,
+        redo=redo,
+        limit=limit,
+    ) as made:
         recipe.everything(made)
 
 
@@ -86,6 +109,10 @@ def label(
     limit: Limit = None,
     seed: Seed = None,
     workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    shards: ShardsOf = None,
+    until: Until = None,
     set_: Settings = None,
     redo: Redo = None,
 ) -> None:
@@ -102,7 +129,9 @@ def label(
 
     folder = Path(speech)
     loaded = study_of_folder(folder, _overrides(set_, seed)) if folder.is_dir() else load_study(speech, _overrides(set_, seed))
-    with _running(loaded, out, workers=workers, redo=redo, limit=limit) as made:
+    with _running(
+        loaded, out, workers=workers, execution=_where(executor, ray_address, shards), until=until, redo=redo, limit=limit
+    ) as made:
         recipe.check_installed(loaded)
         recipe.corpora(made)
         recipe.label(made)
@@ -110,21 +139,55 @@ def label(
 
 @app.command()
 def condense(
-    run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None
+    run: RunFolder,
+    limit: RowLimit = None,
+    seed: Seed = None,
+    workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    shards: ShardsOf = None,
+    until: Until = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune", help="First search the consistency thresholds against human labels of train and dev, and take the best."
+        ),
+    ] = False,
+    set_: Settings = None,
+    redo: Redo = None,
 ) -> None:
-    """Keep emotion-rich, consistent, balanced clips: label/ -> condense/, and cut reference clips into references/."""
-    _one_step("condense", run, limit, seed, workers, set_, redo)
+    """Keep emotion-rich, consistent, balanced clips: label/ -> condense/, and cut reference clips into references/.
+
+    With --tune the search is written into tune.json, its best point into the run's study, and condense/ is made anew.
+    """
+    from undertone import recipe
+
+    where = _where(executor, ray_address, shards)
+    study = _study_of_run(run, set_, seed)
+    with _running(study, run, workers=workers, execution=where, until=until, redo=redo, row_limit=limit) as made:
+        if tune:
+            recipe.tune_consistency(made)
+        recipe.condense(made)
 
 
 @app.command()
 def generate(
-    run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None
+    run: RunFolder,
+    limit: RowLimit = None,
+    seed: Seed = None,
+    workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    shards: ShardsOf = None,
+    until: Until = None,
+    set_: Settings = None,
+    redo: Redo = None,
 ) -> None:
     """Write question-answer pairs about the clips and check them: condense/, references/ -> generate/.
 
     With an LLM: --set generate.cpqa.generator=llm --set generate.cpqa.endpoint=http://127.0.0.1:8000/v1 --set generate.cpqa.model=NAME
     """
-    _one_step("generate", run, limit, seed, workers, set_, redo)
+    _one_step("generate", run, limit, seed, workers, set_, redo, _where(executor, ray_address, shards), until)
 
 
 @app.command()
@@ -133,22 +196,42 @@ def train(
     system: Annotated[list[str] | None, typer.Option("--system", help="Train only this system, such as S30. Repeatable.")] = None,
     seed: Seed = None,
     workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    shards: ShardsOf = None,
+    until: Until = None,
     set_: Settings = None,
     redo: Redo = None,
 ) -> None:
     """Train the systems of the study: generate/ -> train/SYSTEM/ (config.json, model.safetensors, tokenizer.json)."""
     from undertone import recipe
 
-    with _running(_study_of_run(run, set_, seed), run, workers=workers, redo=redo) as made:
+    with _running(
+        _study_of_run(run, set_, seed),
+        run,
+        workers=workers,
+        execution=_where(executor, ray_address, shards),
+        until=until,
+        redo=redo,
+    ) as made:
         recipe.train(made, tuple(system or ()))
 
 
 @app.command()
 def evaluate(
-    run: RunFolder, limit: RowLimit = None, seed: Seed = None, workers: Workers = 0, set_: Settings = None, redo: Redo = None
+    run: RunFolder,
+    limit: RowLimit = None,
+    seed: Seed = None,
+    workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    shards: ShardsOf = None,
+    until: Until = None,
+    set_: Settings = None,
+    redo: Redo = None,
 ) -> None:
     """Ask all systems the benchmark's questions, judge the answers and print the study table: train/ -> evaluate/."""
-    _one_step("evaluate", run, limit, seed, workers, set_, redo)
+    _one_step("evaluate", run, limit, seed, workers, set_, redo, _where(executor, ray_address, shards), until)
 
 
 @app.command()
@@ -239,15 +322,34 @@ def doctor() -> None:
 
 
 def _one_step(
-    step: str, out: str, limit: int | None, seed: int | None, workers: int, set_: list[str] | None, redo: list[str] | None
+    step: str,
+    out: str,
+    limit: int | None,
+    seed: int | None,
+    workers: int,
+    set_: list[str] | None,
+    redo: list[str] | None,
+    execution: Execution | None = None,
+    until: str | None = None,
 ) -> None:
     from undertone import recipe
 
-    with _running(_study_of_run(out, set_, seed), out, workers=workers, redo=redo, row_limit=limit) as made:
+    study = _study_of_run(out, set_, seed)
+    with _running(study, out, workers=workers, execution=execution, until=until, redo=redo, row_limit=limit) as made:
         getattr(recipe, step)(made)
 
 
+def _where(executor: str, ray_address: str | None, shards: str | None) -> Execution:
+    from undertone.execute.pool import Execution, Shards
+
+    if executor not in ("local", "ray"):
+        raise ConfigError(f"--executor: got {executor!r}, expected local or ray")
+    share = None if shards is None else Shards.parse(shards)
+    return Execution(executor="ray" if executor == "ray" else "local", address=ray_address, shards=share)
+
+
 def _study_of_run(out: str, set_: list[str] | None, seed: int | None) -> Study:
+    from undertone.paths import location
     from undertone.recipe import recorded_study
 
     return recorded_study(location(out), _overrides(set_, seed))
@@ -257,11 +359,34 @@ def _overrides(set_: list[str] | None, seed: int | None) -> list[str]:
     return [*(set_ or []), *([] if seed is None else [f"seed={seed}"])]
 
 
-def _running(study: Study, out: str, *, workers: int, redo: list[str] | None, **limits: int | None) -> Any:
+def _running(
+    study: Study,
+    out: str,
+    *,
+    workers: int,
+    execution: Execution | None = None,
+    until: str | None = None,
+    redo: list[str] | None,
+    **limits: int | None,
+) -> Any:
     """A context that gives the run, shows its progress and keeps run.json."""
+    from undertone.execute.pool import Execution
+    from undertone.paths import location
     from undertone.recipe import running
 
-    return running(study, location(out), workers=workers or os.cpu_count() or 1, redo=tuple(redo or ()), command=sys.argv, **limits)
+    where = execution or Execution()
+    if where.executor == "local":
+        workers = workers or os.cpu_count() or 1
+    return running(
+        study,
+        location(out),
+        workers=workers,
+        execution=where,
+        until=until,
+        redo=tuple(redo or ()),
+        command=sys.argv,
+        **limits,
+    )
 
 
 def _as_yaml(study: Study) -> str:

@@ -22,15 +22,17 @@ from typing import Any
 from rich.console import Console
 
 from undertone import __version__, audio, settings, tables
+from undertone.condense.leaks import check_splits, transcript_leakage
+from undertone.condense.tune import TUNING, tune
 from undertone.corpora.plan import Planned, speakers_on_both_sides
-from undertone.corpora.stage import Deduplicate, ReadCorpus
+from undertone.corpora.stage import Deduplicate, ReadCorpus, plan_of
 from undertone.errors import ConfigError, DataError, DependencyError
 from undertone.evaluate import study_table
 from undertone.evaluate.majority import SUBJECT as MAJORITY
 from undertone.evaluate.majority import majority_answers
 from undertone.execute import StageReport, run_stage, write_rows
 from undertone.execute.artefact import artefact_digest
-from undertone.execute.pool import run_units
+from undertone.execute.pool import Execution, Stopped, run_units
 from undertone.execute.run import Progress
 from undertone.generate.stage import MergeStage
 from undertone.label.one_file import labelled
@@ -41,7 +43,7 @@ from undertone.model.encode import EncodeStage
 from undertone.model.examples import System, build_examples, slug
 from undertone.paths import Location
 from undertone.progress import shown
-from undertone.records import Answer, Clip, Example, QAPair, Recording, Segment, Verdict, content_hash
+from undertone.records import Answer, Clip, Example, Loss, QAPair, Recording, Segment, Verdict, content_hash
 from undertone.stages import Stage
 from undertone.study import Study
 from undertone.tables import Fingerprint, Table
@@ -55,7 +57,9 @@ class Run:
     Attributes:
         study: What to do.
         out: The run's folder.
-        workers: Processes.
+        workers: Processes; 0 is one per core of the machine, or of the cluster.
+        execution: Where they are, and which parts are this job's.
+        until: The command ends when this table is there ("corpus/plan").
         limit: At most so many recordings of each split of each corpus.
         row_limit: At most so many rows of each stage's input.
         redo: Folders to start over ("generate/cpqa", or "generate" for all in it). What comes after them is begun anew by itself
@@ -67,6 +71,8 @@ class Run:
     study: Study
     out: Location
     workers: int = 1
+    execution: Execution = field(default_factory=Execution)
+    until: str | None = None
     limit: int | None = None
     row_limit: int | None = None
     redo: tuple[str, ...] = ()
@@ -102,6 +108,7 @@ class Run:
             sides={name: self.path(one) for name, one in (sides or {}).items()},
             seed=self.study.seed,
             workers=self.workers,
+            execution=self.execution,
             limit=self.row_limit,
             redo=self.again(out),
             max_failed_share=self.study.max_failed_share,
@@ -113,6 +120,8 @@ class Run:
         """Print and keep a report."""
         self.reports.append(report)
         self.say(report.line().replace(f"{report.stage}:", f"{out}:", 1))
+        if out == self.until:
+            raise Stopped(f"{out} is there (--until)")
         return report
 
     def fingerprint(self, stage: str, config: dict[str, Any], inputs: dict[str, str], *, version: str = "1") -> Fingerprint:
@@ -126,6 +135,8 @@ def running(
     out: Location,
     *,
     workers: int,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
+    until: str | None = None,
     redo: tuple[str, ...] = (),
     limit: int | None = None,
     row_limit: int | None = None,
@@ -133,13 +144,27 @@ def running(
 ) -> Iterator[Run]:
     """A run with its progress on the terminal; run.json tells what made the folder, from the first step on."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    with shown(console) as progress:
+    with shown(console) as progress, execution.connected(workers=workers):
         made = Run(
-            study=study, out=out, workers=workers, limit=limit, row_limit=row_limit, redo=redo, say=console.print, progress=progress
+            study=study,
+            out=out,
+            workers=workers,
+            execution=execution,
+            until=until.strip("/") if until else None,
+            limit=limit,
+            row_limit=row_limit,
+            redo=redo,
+            say=console.print,
+            progress=progress,
         )
         if not (out / RUN_FILE).exists():
             _record(made, command)
-        yield made
+        try:
+            yield made
+            if until:
+                raise ConfigError(f"--until {until}: this command writes no such table; it is done")
+        except Stopped as stopped:
+            made.say(str(stopped))
         if made.reports:  # nothing but a look (a report drawn again) leaves the record as it is
             _record(made, command)
 
@@ -207,15 +232,20 @@ def corpora(run: Run) -> None:
     """Plan, read or render, and deduplicate all corpora into corpus/; warn of speakers on both sides of the split."""
     study = run.study
     planned: list[Planned] = []
+    dropped: list[Loss] = []
     for corpus in study.corpora:
-        rows = corpus.plan(seed=study.seed)
-        planned += rows if run.limit is None else _limited(rows, run.limit)
+        plan = plan_of(corpus, seed=study.seed)
+        planned += plan.rows if run.limit is None else _limited(plan.rows, run.limit)
+        dropped += plan.dropped
+        if plan.note:
+            run.say(plan.note)
     config = {"corpora": [json.loads(one.model_dump_json()) for one in study.corpora], "limit": run.limit, "parts": study.parts}
     inputs = {"rows": content_hash(*(row.id for row in planned)), "files": content_hash(*(row.stamp or "" for row in planned))}
     rows_report = write_rows(
         run.path("corpus/plan"),
         planned,
         record=Planned,
+        losses=dropped,
         fingerprint=run.fingerprint("plan", config, inputs),
         parts=study.parts,
         redo=run.again("corpus/plan"),
@@ -284,15 +314,40 @@ def check_heard(run: Run) -> None:
     run.say(f"WARNING: {message}")
 
 
+CLIP_TABLES = ("condense", "references/utterances", "references")
+
+
 def condense(run: Run) -> None:
     """Cut clips from references; filter predicted segments and the clips made of them into condense/."""
     steps = run.study.condense
     run.stage(run.study.references.utterances, ["corpus"], "references/utterances")
     run.stage(run.study.references.context, ["corpus"], "references")
-    run.stage(steps.consistency, ["label"], "condense/consistency")
+    check_splits(run.table("corpus", Recording), *(run.table(name, Clip) for name in CLIP_TABLES[1:]))
+    for leak in transcript_leakage(run.table("corpus", Recording)):
+        run.say(leak.line())
+    segments = "label"
+    for stage, name in ((steps.quality, "quality"), (steps.language, "language"), (steps.duplicates, "duplicates")):
+        if stage is not None:
+            sides = {"recordings": "corpus"} if name == "language" else None
+            run.stage(stage, [segments], f"condense/{name}", sides=sides)
+            segments = f"condense/{name}"
+    run.stage(steps.consistency, [segments], "condense/consistency")
     run.stage(steps.clips, ["condense/consistency"], "condense/clips", sides={"recordings": "corpus"})
     run.stage(steps.occurrence, ["condense/clips"], "condense/occurrence")
     run.stage(steps.balance, ["condense/occurrence"], "condense")
+
+
+def tune_consistency(run: Run) -> None:
+    """Search the consistency filter's thresholds against human labels, and go on with the best (2505.13338, fig. 3): tune.json, run.json."""
+    heard = frozenset(speaker for one in run.study.label.made() for speaker in one.heard_speakers)
+    found = tune(
+        run.table("label", Segment), run.table("corpus", Recording), consistency=run.study.condense.consistency, heard=heard
+    )
+    tables.write_bytes(run.path(TUNING), found.model_dump_json(indent=1).encode())
+    run.say(found.line())
+    content = settings.override(run.study.model_dump(mode="json"), found.settings())
+    run.study = settings.validated(Study, content, where="the tuned study")
+    run.redo = (*run.redo, "condense")
 
 
 PAIR_TABLES = ("generate/base", "generate/contextual")
@@ -310,7 +365,6 @@ def generate(run: Run) -> None:
     run.stage(made.checks, ["generate/pqa_star", "generate/cpqa"], PAIR_TABLES[1], sides={"clips": "condense"})
 
 
-CLIP_TABLES = ("condense", "references/utterances", "references")
 FEATURES = "train/features"
 
 
@@ -327,6 +381,10 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
     need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="training")
     names = _trained(run, only)
     run.stage(EncodeStage(encoder=run.study.model.encoder, max_audio_s=run.study.model.max_audio_s), CLIP_TABLES, FEATURES)
+    if run.execution.shards is not None:
+        raise Stopped(
+            "features are there; training is not shared by parts: run the same command without --shards (--system NAME for one job per system)"
+        )
     starts = run.study.model.decoder.name is None and run.study.train.reading.clips > 0
     job = TrainJob(
         pairs=tuple(run.path(name) for name in PAIR_TABLES),
@@ -349,7 +407,14 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
         )
     run.say(f"train: {', '.join(names)}, {run.study.train.steps} steps each")
     tick = _ticker(run, "train", job.out, names, run.study.train.steps * len(names))
-    run_units(train_one, job, names, workers=run.workers, told=lambda name: run.say(f"train/{slug(name)}: done"), tick=tick)
+    run_units(
+        train_one,
+        job,
+        names,
+        workers=run.workers or os.cpu_count() or 1,
+        told=lambda name: run.say(f"train/{slug(name)}: done"),
+        tick=tick,
+    )
 
 
 def _ticker(run: Run, what: str, out: Location, names: Sequence[str], total: int) -> Callable[[], None]:

@@ -93,6 +93,11 @@ class Stage(BaseModel, Generic[In, Out]):
     sides: ClassVar[Mapping[str, type[Record]]] = {}
     heavy: ClassVar[bool] = False
 
+    @property
+    def gpus(self) -> float:
+        """GPUs, or the share of one, that a worker needs to itself; the Ray executor asks the cluster for them."""
+        return 0.0
+
     def open(self, context: Context) -> None:
         """Load models and side tables; called once in each worker before the first batch."""
 

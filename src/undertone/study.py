@@ -15,7 +15,10 @@ from undertone import settings
 from undertone.condense.balance import Balance
 from undertone.condense.clips import ClipRule, CutClips, CutReferences
 from undertone.condense.consistency import Consistency
+from undertone.condense.duplicates import Duplicates
+from undertone.condense.language import Language
 from undertone.condense.occurrence import Occurrence
+from undertone.condense.quality import Quality
 from undertone.corpora.stage import Corpus
 from undertone.errors import ConfigError
 from undertone.evaluate.stage import JudgeStage
@@ -41,8 +44,14 @@ class References(Section):
 
 
 class Condense(Section):
-    """The filters of condensation, in the order in which they run."""
+    """The filters of condensation, in the order in which they run; the first three only where the study names them.
 
+    `quality` reads the labels of the labeller `quality`, `duplicates` those of `fingerprint`: name these in `label.labellers` too.
+    """
+
+    quality: Quality | None = None
+    language: Language | None = None
+    duplicates: Duplicates | None = None
     consistency: Consistency = Consistency()
     clips: CutClips = CutClips()
     occurrence: Occurrence = Occurrence()
@@ -141,6 +150,10 @@ class Study(Section):
         taken = sorted({slug(one.name) for one in self.systems} & {"start", "examples", "features", "majority-answer"})
         if taken:
             raise ValueError(f"systems: the name {taken[0]!r} is a folder of the run itself; give the system another")
+        asked = {one.use for one in self.label.labellers}
+        for filter_, labeller in (("quality", "quality"), ("duplicates", "fingerprint")):
+            if getattr(self.condense, filter_) is not None and labeller not in asked:
+                raise ValueError(f"condense.{filter_} needs the labeller {labeller!r}; add it to label.labellers")
         trained = {one.name for one in self.systems if one.weights_of is None}
         for one in self.systems:
             if one.weights_of is not None and one.weights_of not in trained:

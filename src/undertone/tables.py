@@ -336,9 +336,11 @@ def content_digest(table: pa.Table, record: type[Record]) -> str:
     """sha256 over the rows' content, volatile fields left out. Independent of chunking."""
     stable = table.drop_columns([name for name in record.volatile if name in table.column_names]).combine_chunks()
     sink = _Hashing(repr(stable.schema.names).encode())
+    # What a file adds to the schema (metadata of fields) is not content.
+    schema = pa.schema([arrow_schema(record).field(name) for name in stable.schema.names])
     # Through IPC rather than the raw buffers: IPC normalises offsets and drops slack behind the data.
-    with pa.PythonFile(sink, "w") as file, pa.ipc.new_stream(file, stable.schema) as writer:
-        writer.write_table(stable)
+    with pa.PythonFile(sink, "w") as file, pa.ipc.new_stream(file, schema) as writer:
+        writer.write_table(stable.cast(schema))
     return sink.digest.hexdigest()
 
 
@@ -447,7 +449,7 @@ def finished_part(folder: Location, index: int, *, record: type[Record] | None =
         if found is None:
             return None
         rows = read_parquet(folder / found.file)
-        losses = [read_parquet(_work_file(folder, index, kind)).num_rows for kind in ("dropped", "failed")]
+        losses = [len(_read_losses(folder, index, kind)) for kind in ("dropped", "failed")]
         digest = found.digest
         if record is not None:  # a schema is not content: names and types of nested fields are compared by themselves
             digest = content_digest(rows, record) if rows.schema.equals(arrow_schema(record)) else ""
@@ -499,6 +501,16 @@ def begin(folder: Location, fingerprint: Fingerprint, *, redo_hint: str) -> None
     Raises:
         ResumeMismatch: The folder was begun with another fingerprint; the message names the first keys that differ.
     """
+    if isinstance(folder, Remote):
+        _begin(folder, fingerprint, redo_hint=redo_hint)
+        return
+    with (folder / LOCK).with_name("_begin").open("a+") as handle:
+        # Jobs that share the folder's lock must not claim it for two fingerprints at once.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        _begin(folder, fingerprint, redo_hint=redo_hint)
+
+
+def _begin(folder: Location, fingerprint: Fingerprint, *, redo_hint: str) -> None:
     before = _read_marker(folder / "_plan.json", Fingerprint)
     done = _read_marker(folder / "_done.json", _Begun)
     for found in (before, done.fingerprint if done else None):
@@ -540,7 +552,7 @@ def finish(folder: Location, fingerprint: Fingerprint, *, record: type[Record], 
         reasons: dict[str, int] = {}
         seals = {}
         for kind in ("dropped", "failed"):
-            pieces = list(pool.map(lambda index, kind=kind: read_parquet(_work_file(folder, index, kind)), range(parts)))
+            pieces = list(pool.map(lambda index, kind=kind: _read_losses(folder, index, kind), range(parts)))
             losses = pa.concat_tables([*pieces, to_arrow([], Loss)])
             if len(losses) != sum(getattr(one, kind) for one in infos):
                 raise DataError(
@@ -575,6 +587,15 @@ def finish(folder: Location, fingerprint: Fingerprint, *, record: type[Record], 
     for draft in folder.rglob(".*.draft") if isinstance(folder, Path) else ():  # of processes that were killed
         draft.unlink(missing_ok=True)
     return done
+
+
+def _read_losses(folder: Location, index: int, kind: str) -> pa.Table:
+    """The losses of one part; DataError where they are none any more."""
+    file = _work_file(folder, index, kind)
+    found = read_parquet(file)
+    if not found.schema.equals(arrow_schema(Loss)):
+        raise _changed(file, "holds other columns than a part's losses")
+    return found
 
 
 def _committed(folder: Location, index: int) -> PartInfo:
@@ -631,11 +652,15 @@ def locked(folder: Location, *, shared: bool = False) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror}. Choose another --out") from error
-    with (folder / LOCK).open("w") as handle:
+    with (folder / LOCK).open("a+") as handle:  # to share a lock over NFS the file must be readable
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise DataError(f"{folder} is being written by another run; wait for it, or choose a new --out") from error
+        except OSError as error:
+            raise DataError(
+                f"cannot lock {folder}: {error.strerror}. Its file system must have locks (Lustre: mount option flock); choose another --out"
+            ) from error
         yield
 
 

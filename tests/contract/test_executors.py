@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -17,10 +19,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from tests.toy import Cut, source
-from undertone import tables
-from undertone.errors import ConfigError, DataError, DependencyError, DiskFull, ServiceError, UndertoneError
-from undertone.execute.pool import Execution, Shards
-from undertone.execute.run import Job, Read, Unit, run_unit
+from undertone import audio, tables
+from undertone.errors import ConfigError, DataError, DependencyError, DiskFull, ResumeMismatch, ServiceError, UndertoneError
+from undertone.execute.pool import Execution, Shards, Stopped
+from undertone.execute.run import Job, Read, StageReport, Unit, run_stage, run_unit
 from undertone.records import Recording, Segment
 from undertone.tables import Done, Fingerprint
 
@@ -329,3 +331,158 @@ def test_shards_that_do_not_exist_are_refused(text: str) -> None:
 def test_a_share_reads_as_it_is_written() -> None:
     assert str(Shards.parse("3/16")) == "3/16"
     assert [part for part in range(40) if Shards.parse("3/16").holds(part)] == [2, 18, 34]
+
+
+def stage_run(tmp: Path, out: str, shards: str | None = None, **more: object) -> StageReport:
+    execution = Execution(shards=Shards.parse(shards) if shards else None)
+    folder = tmp / "in"
+    source(folder, 40, parts=10)
+    return run_stage(more.pop("stage", Cut()), [folder], tmp / out, seed=3, execution=execution, **more)  # type: ignore[arg-type]
+
+
+def test_jobs_with_shards_leave_the_table_to_a_last_one_without(tmp_path: Path) -> None:
+    whole = stage_run(tmp_path, "whole")
+    out = tmp_path / "out"
+    for index, parts in ((1, 4), (2, 3), (3, 3)):
+        before = len(list(out.glob("part-*.parquet")))
+        with pytest.raises(Stopped, match=rf"out: shard {index}/3 is done \({parts} of 10 parts were left to it\)"):
+            stage_run(tmp_path, "out", f"{index}/3")
+        assert len(list(out.glob("part-*.parquet"))) == before + parts
+        assert not (out / "_done.json").exists()
+    with pytest.raises(Stopped, match=r"shard 2/3 is done \(0 of 10 parts were left to it\)"):
+        stage_run(tmp_path, "out", "2/3")
+    last = stage_run(tmp_path, "out")
+    assert (last.resumed, last.digest, last.counts) == (10, whole.digest, whole.counts)
+    assert stage_run(tmp_path, "out", "2/3").digest == whole.digest  # finished: a job with shards passes by
+
+
+def test_a_last_job_does_what_a_lost_one_left(tmp_path: Path) -> None:
+    whole = stage_run(tmp_path, "whole")
+    with pytest.raises(Stopped):
+        stage_run(tmp_path, "out", "1/3")
+    last = stage_run(tmp_path, "out")
+    assert (last.resumed, last.digest) == (4, whole.digest)
+
+
+class Whole(Cut):
+    """Sees the whole table."""
+
+    scope: ClassVar = "table"
+
+
+def test_shards_refuse_what_they_cannot_share(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"--shards: .*out is decided over all rows at once \(cut\).*without --shards.*with --until to go no further",
+    ):
+        stage_run(tmp_path, "out", "1/2", stage=Whole())
+    with pytest.raises(ConfigError, match="--redo out and --shards"):
+        stage_run(tmp_path, "out", "1/2", redo=True)
+    with pytest.raises(Stopped):
+        stage_run(tmp_path, "other", "1/2")
+    with pytest.raises(ResumeMismatch, match=r"config\.length_ms 100, now 200"):
+        stage_run(tmp_path, "other", "2/2", stage=Cut(length_ms=200))
+
+
+def test_shards_may_write_at_once_and_a_run_without_may_not_join_them(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with tables.locked(out, shared=True):
+        with pytest.raises(Stopped):
+            stage_run(tmp_path, "out", "1/2")
+        with pytest.raises(DataError, match="is being written by another run"):
+            stage_run(tmp_path, "out")
+    with tables.locked(out), pytest.raises(DataError, match="is being written by another run"):
+        stage_run(tmp_path, "out", "2/2")
+
+
+def undertone(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "undertone.cli", *args], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("espeakng_loader", reason="the speech of this test is synthesised by the extra demo")
+    from undertone.corpora.demo import plan, render
+
+    folder = tmp_path_factory.mktemp("speech")
+    for number, one in enumerate(plan(seed=3, recordings_per_split={"train": 8})):
+        audio.write(folder / f"talk-{number}.wav", audio.Wave(render(one).samples, 16_000))
+    return folder
+
+
+QUEUE = """#!/bin/bash
+# Stands for SLURM: runs a job at once, the jobs of an array at the same time.
+script= ids=
+for word in "$@"; do
+    case $word in
+        --array=*) ids=$(seq "${word#--array=1-}") ;;
+        --*) ;;
+        *) script=$word; break ;;
+    esac
+done
+while [ "$1" != "$script" ]; do shift; done
+shift
+if [ -z "$ids" ]; then bash "$script" "$@" >&2 || exit 1; fi
+for id in $ids; do SLURM_ARRAY_TASK_ID=$id bash "$script" "$@" >&2 & done
+wait
+echo 17
+"""
+
+
+def test_the_job_array_of_the_examples(speech: Path, tmp_path: Path) -> None:
+    queue = tmp_path / "bin" / "sbatch"
+    queue.parent.mkdir()
+    queue.write_text(QUEUE)
+    queue.chmod(0o755)
+    settings = ["--set", "parts=2"]
+    env = os.environ | {"PATH": f"{queue.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [str(ROOT / "examples/slurm/submit-label.sh"), "2", str(speech), "--out", str(tmp_path / "run"), *settings]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "corpus is there (--until)" in ran.stderr
+    for share in ("1/2", "2/2"):
+        assert f"raw: shard {share} is done (1 of 2 parts were left to it)" in ran.stderr
+    assert "label/raw: 8 in = " in ran.stderr
+    assert "[2 of 2 parts were already done]" in ran.stderr
+    unbroken = undertone("label", str(speech), "--out", str(tmp_path / "whole"), *settings)
+    assert unbroken.returncode == 0, unbroken.stderr
+    for name in ("label/raw", "label"):
+        digests = [tables.open_table(tmp_path / one / name, Segment).digest for one in ("run", "whole")]
+        assert digests[0] == digests[1], name
+
+
+def test_flags_that_are_wrong_are_refused(speech: Path, tmp_path: Path) -> None:
+    for flags, said in (
+        (["--shards", "3/2"], "ConfigError: --shards: got '3/2', expected i/n"),
+        (["--executor", "spark"], "ConfigError: --executor: got 'spark', expected local or ray"),
+    ):
+        refused = undertone("label", str(speech), "--out", str(tmp_path / "run"), *flags)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+
+
+# ---- the whole path --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_every_table_of_the_path_is_the_same_through_ray(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage, the light ones too (which are usually done here, whatever the executor)."""
+    pytest.importorskip("espeakng_loader", reason="the demonstration corpus needs the extra demo")
+    pytest.importorskip("torch", reason="training needs the extra train")
+    from tests.golden.test_study import run as walk
+    from tests.golden.test_study import study
+
+    monkeypatch.setattr("undertone.execute.run._LIGHT_ROWS", 0)
+    monkeypatch.setattr("undertone.execute.run._LIGHT_COLUMN_ROWS", 0)
+    walk(tmp_path / "ray", study(), workers=2, execution=RAY)
+    walk(tmp_path / "local", study(), workers=1)
+    made = {
+        one: {
+            str(marker.parent.relative_to(tmp_path / one)): json.loads(marker.read_text())["digest"]
+            for marker in (tmp_path / one).rglob("_done.json")
+        }
+        for one in ("ray", "local")
+    }
+    assert len(made["local"]) >= 30
+    assert made["ray"] == made["local"]

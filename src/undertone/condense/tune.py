@@ -8,7 +8,6 @@ train and dev count: thresholds chosen on the test split would make the test a r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -20,11 +19,16 @@ from undertone.condense.consistency import Consistency
 from undertone.condense.nested import in_one_piece, labels_in
 from undertone.condense.occurrence import NOT_AN_EMOTION
 from undertone.errors import ConfigError, DataError
+from undertone.paths import Location
 from undertone.records import HUMAN, Recording, Segment
 from undertone.tables import Table
 
 PUBLISHED = (0.5, 0.4)
 """x and y that the paper found best on its own data."""
+
+
+TUNING = "tune.json"
+"""The file in a run's folder that holds the last search."""
 
 
 class Grid(BaseModel):
@@ -291,7 +295,7 @@ def _rank(one: Point) -> tuple[float, ...]:
     return (-round(one.uwa or 0.0, 9), -one.coverage, round(away, 9), one.positive_min, one.negative_max)
 
 
-def read_tuning(file: Path) -> Tuning | None:
+def read_tuning(file: Location) -> Tuning | None:
     """The search that a run wrote down; None where there was none.
 
     Raises:

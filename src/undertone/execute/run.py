@@ -12,8 +12,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from undertone import tables
-from undertone.errors import DataError, TooManyFailures
-from undertone.execute.pool import run_units
+from undertone.errors import ConfigError, DataError, TooManyFailures
+from undertone.execute.pool import Execution, Stopped
 from undertone.paths import Location
 from undertone.records import Loss, Record, arrow_schema, from_arrow, to_arrow
 from undertone.stages import (
@@ -113,6 +113,7 @@ def run_stage(
     sides: Mapping[str, Location] | None = None,
     seed: int = 0,
     workers: int = 1,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
     limit: int | None = None,
     redo: bool = False,
     max_failed_share: float = 0.5,
@@ -127,6 +128,7 @@ def run_stage(
         sides: Folders of the side tables that the stage declares.
         seed: The study's seed.
         workers: Processes; 1 runs here. The result does not depend on it.
+        execution: Where the processes are, and which parts are this job's.
         limit: Use only the first so many input rows.
         redo: Start over rather than resume.
         max_failed_share: More failed rows than this share of the input end the command.
@@ -134,6 +136,7 @@ def run_stage(
 
     Raises:
         ResumeMismatch: `out` was written from other inputs or by another configuration.
+        Stopped: This job's share of the parts is there; the table waits for the others' and for a run without shards.
         TooManyFailures: See `max_failed_share`; the table is complete on disk all the same.
         DataError: An input is missing, or the disk is full.
     """
@@ -149,7 +152,9 @@ def run_stage(
         stage=stage.name, version=stage.version, seed=seed, config=stage.identity(), inputs=inputs, limit=limit
     )
     units = _units(stage, opened, limit)
-    with tables.locked(out):
+    if execution.shards is not None:
+        _can_be_shared(stage, out, redo=redo)
+    with tables.locked(out, shared=execution.shards is not None or _only_looked_at(out, redo=redo)):
         if redo:
             tables.clear(out)
         tables.begin(out, fingerprint, redo_hint=_redo_hint(out))
@@ -163,17 +168,25 @@ def run_stage(
                 if any(tables.finished_part(out, read.part, record=stage.writes) is None for read in unit.reads)
             ]
             resumed = parts - sum(len(unit.reads) for unit in todo)
+            if execution.shards is not None:
+                todo = [unit for unit in todo if execution.shards.holds(unit.reads[0].part)]
             job = Job(stage=stage, sources=tuple(sources), sides=side_paths, out=out, seed=seed)
             light = _LIGHT_COLUMN_ROWS if isinstance(stage, ColumnStage) else _LIGHT_ROWS
             if not stage.heavy and sum(unit.rows for unit in todo) < light:
-                workers = 1  # starting processes would take longer than the work
+                workers, execution = 1, Execution(shards=execution.shards)  # starting processes would take longer than the work
             # Arrow's allocator in the workers to come keeps the pages of one part for the next: fetching them again is a sixth of the time.
             os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
             if isinstance(stage, ColumnStage) and stage.scope == "table" and not _decided(out, todo):
                 keyless = [unit for unit in units if not _work_file(out, unit.reads[0].part, "keys").exists()]
-                run_units(write_keys, job, keyless, workers=workers, told=lambda _: None)
+                execution.run_units(write_keys, job, keyless, workers=workers, told=lambda _: None)
                 _decide(job, units)
-            run_units(run_unit, job, todo, workers=workers, told=_teller(stage, progress, parts, resumed))
+            told = _teller(stage, progress, parts, resumed)
+            execution.run_units(run_unit, job, todo, workers=workers, told=told, gpus=stage.gpus)
+            if execution.shards is not None:
+                raise Stopped(
+                    f"{out}: shard {execution.shards} is done ({len(todo)} of {parts} parts were left to it). "
+                    "When all shards are done, the same command without --shards goes on from here"
+                )
             done = tables.finish(out, fingerprint, record=stage.writes, parts=parts)
     report = StageReport(
         stage=stage.name,
@@ -186,6 +199,21 @@ def run_stage(
     )
     _enough_left(report, max_failed_share)
     return report
+
+
+def _can_be_shared(stage: Stage[Any, Any], out: Location, *, redo: bool) -> None:
+    if redo:
+        raise ConfigError(f"--redo {out.name} and --shards: one job would clear what the others write. Clear it first, in one job")
+    if stage.scope == "table" and tables.finished(out) is None:
+        raise ConfigError(
+            f"--shards: {out} is decided over all rows at once ({stage.name}), so it cannot be shared. "
+            f"Run the same command once without --shards (with --until to go no further than this table)"
+        )
+
+
+def _only_looked_at(out: Location, *, redo: bool) -> bool:
+    """Whether a table is finished and stays so: several jobs may come by at once."""
+    return (out / "_done.json").exists() and not redo
 
 
 def _redo_hint(out: Location) -> str:
@@ -374,15 +402,19 @@ def write_rows(
     *,
     record: type[Record],
     fingerprint: Fingerprint,
+    losses: Sequence[Loss] = (),
     parts: int = 64,
     smallest: int = 4,
     redo: bool = False,
 ) -> StageReport:
-    """Write rows that were made here (a corpus' plan, say) as a table of at most `parts` parts of at least `smallest` rows."""
+    """Write rows that were made here (a corpus' plan, say) as a table of at most `parts` parts of at least `smallest` rows.
+
+    `losses` are what was left out, and why.
+    """
     started = time.monotonic()
     size = max(smallest, -(-len(rows) // parts))
     slices = [rows[start : start + size] for start in range(0, len(rows), size)] or [[]]
-    with tables.locked(out):
+    with tables.locked(out, shared=_only_looked_at(out, redo=redo)):
         if redo:
             tables.clear(out)
         tables.begin(out, fingerprint, redo_hint=_redo_hint(out))
@@ -390,7 +422,9 @@ def write_rows(
         resumed = len(slices) if done else 0
         if done is None:
             for index, piece in enumerate(slices):
-                tables.write_part(out, index, record=record, rows=piece, inputs=len(piece), kept=len(piece), losses=[])
+                lost = [(False, one) for one in losses] if index == 0 else []
+                inputs = len(piece) + len(lost)
+                tables.write_part(out, index, record=record, rows=piece, inputs=inputs, kept=len(piece), losses=lost)
             done = tables.finish(out, fingerprint, record=record, parts=len(slices))
     return StageReport(
         stage=fingerprint.stage,

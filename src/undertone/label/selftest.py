@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from undertone.records import Segment
+from undertone.records import DIMENSIONS, Segment
 from undertone.tables import Table
 
 LEAST_LABELS = 20
@@ -27,6 +27,7 @@ class _Said:
     categories: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     numbers: int = 0
+    learned: bool = False
     low: float = math.inf
     high: float = -math.inf
 
@@ -35,7 +36,8 @@ def one_sided(raw: Table[Segment]) -> Iterator[str]:
     """A sentence for each labeller and attribute that has one answer for nearly everything, or none for nearly everything.
 
     A wrong order of classes, a head of random weights or input at a wrong scale look like this. Looked at are attributes with at least
-    20 labels, and those of persons (gender, age, accent) with labels in at least 20 recordings.
+    20 labels, those of persons (gender, age, accent) with labels in at least 20 recordings. A measurement that is always the same (no
+    pause in any segment) may be true; valence, arousal and dominance are not.
 
     Args:
         raw: The table of `label/raw`; one part is in memory at a time.
@@ -63,7 +65,7 @@ def _same(said: _Said, answers: int) -> str | None:
     if said.categories:
         name, count = said.categories.most_common(1)[0]
         return f"{name} for {count}" if count >= _NEARLY_ALL * answers else None
-    return f"{said.low:.4g} for all" if said.high - said.low < _SAME_NUMBER else None
+    return f"{said.low:.4g} for all" if said.learned and said.high - said.low < _SAME_NUMBER else None
 
 
 def _heard(raw: Table[Segment]) -> dict[tuple[str, str], _Said]:
@@ -74,6 +76,7 @@ def _heard(raw: Table[Segment]) -> dict[tuple[str, str], _Said]:
                 if label["attribute"] in _NOT_LOOKED_AT:
                     continue
                 said = found[label["labeller"], label["attribute"]]
+                said.learned = label["attribute"] in DIMENSIONS
                 said.recordings.add(recording)
                 if label["category"] is not None:
                     said.categories[label["category"]] += 1

@@ -13,6 +13,7 @@ from undertone import tables
 from undertone.paths import Location
 from undertone.records import EMOTIONS
 from undertone.report import figures
+from undertone.report.funnel import tuning_figure
 from undertone.report.inputs import ReportInputs
 from undertone.report.listen import listen
 from undertone.report.scores import labeller_view, study_view
@@ -90,7 +91,14 @@ def _funnel(inputs: ReportInputs) -> dict[str, object]:
     )
     known = {name for step in steps for name in step.emotion_hours}
     emotions = [one for one in EMOTIONS if one in known]
-    return {"funnel": steps, "funnel_figure": Markup(drawn), "funnel_emotions": emotions}
+    heat = Markup(tuning_figure(inputs.tuning)) if inputs.tuning else ""
+    return {
+        "funnel": steps,
+        "funnel_figure": Markup(drawn),
+        "funnel_emotions": emotions,
+        "tuning_figure": heat,
+        "tuning_line": inputs.tuning.line() if inputs.tuning else "",
+    }
 
 
 def _losses(inputs: ReportInputs) -> dict[str, object]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from undertone import tables
+from undertone.condense.funnel import At, Funnel, funnel
+from undertone.condense.tune import TUNING, read_tuning
 from undertone.evaluate.labeller_report import labeller_report
 from undertone.evaluate.study_table import StudyTable
 from undertone.paths import Location, Remote
-from undertone.records import Answer, Clip, QAPair, Record, Recording, Segment, Verdict, category_shares
+from undertone.records import Answer, Clip, QAPair, Record, Recording, Segment, Verdict
 from undertone.report.build import build
 from undertone.report.cards import CardFacts, dataset_card
 from undertone.report.choose import choose_clips
-from undertone.report.inputs import ClipView, FunnelStep, LossCurve, ReportInputs, RunFacts, SourceRow
+from undertone.report.funnel import funnel_markdown, funnel_steps
+from undertone.report.inputs import ClipView, LossCurve, ReportInputs, RunFacts, SourceRow
 from undertone.study import Study
 from undertone.tables import Table
 
@@ -24,6 +26,9 @@ R = TypeVar("R", bound=Record)
 _MS_PER_HOUR = 3_600_000
 _FUNNEL: tuple[tuple[str, str, type[Segment] | type[Clip]], ...] = (
     ("label", "label", Segment),
+    ("quality", "condense/quality", Segment),
+    ("language", "condense/language", Segment),
+    ("duplicates", "condense/duplicates", Segment),
     ("consistency", "condense/consistency", Segment),
     ("clips", "condense/clips", Clip),
     ("occurrence", "condense/occurrence", Clip),
@@ -47,6 +52,7 @@ def gather(out: Location, study: Study) -> Location:
     heard = frozenset(speaker for one in study.label.made() for speaker in one.heard_speakers)
     referenced = any(row.references for row in recordings)
     study_file = out / "evaluate" / "study.json"
+    found = _funnel(out)
     inputs = ReportInputs(
         run=RunFacts(
             name=study.name,
@@ -60,14 +66,15 @@ def gather(out: Location, study: Study) -> Location:
         study=StudyTable.from_json(study_file.read_text(encoding="utf-8")) if study_file.is_file() else None,
         labeller=labeller_report(recordings, segments, heard=heard) if referenced and segments else None,
         labeller_card=_card(study, out / "report"),
-        funnel=tuple(_funnel(out)),
+        funnel=funnel_steps(found) if found else (),
+        tuning=read_tuning(out / TUNING),
         losses=tuple(_losses(out / "train")),
         clips=_clips(out, segments, study.seed),
         notes=tuple(_notes(out, study)),
         sources=tuple(_sources(recordings, study)),
     )
     page = build(inputs, out / "report")
-    _write_card(out, inputs)
+    _write_card(out, inputs, found)
     return page
 
 
@@ -86,29 +93,9 @@ def _card(study: Study, page: Location) -> str | None:
     return os.path.relpath(cards[0], page) if cards and not isinstance(page, Remote) else None
 
 
-def _funnel(out: Location) -> Iterable[FunnelStep]:
-    for name, folder, record in _FUNNEL:
-        table: Table[Any] | None = _table(out / folder, record)
-        if table is None:
-            continue
-        counts = table.done.counts
-        hours: Counter[str] = Counter()
-        total = 0
-        for row in table.rows():
-            total += row.duration_ms
-            segments = row.segments if isinstance(row, Clip) else (row,)
-            for emotion, share in category_shares(segments, "emotion").items():
-                hours[emotion] += share * row.duration_ms / _MS_PER_HOUR
-        yield FunnelStep(
-            name=name,
-            unit="recordings" if name == "label" else "segments" if name in ("consistency", "clips") else "clips",
-            rows_in=counts.inputs,
-            kept=counts.kept,
-            dropped={reason: count for reason, count in counts.reasons.items() if reason != "error"},
-            failed=counts.failed,
-            hours=total / _MS_PER_HOUR,
-            emotion_hours=dict(sorted(hours.items())),
-        )
+def _funnel(out: Location) -> Funnel | None:
+    corpus = _table(out / "corpus", Recording)
+    return funnel(corpus, [At(name, out / folder, record) for name, folder, record in _FUNNEL]) if corpus else None
 
 
 def _losses(train: Location) -> Iterable[LossCurve]:
@@ -157,7 +144,7 @@ def _notes(out: Location, study: Study) -> Iterable[str]:
         )
 
 
-def _write_card(out: Location, inputs: ReportInputs) -> None:
+def _write_card(out: Location, inputs: ReportInputs, condensed: Funnel | None) -> None:
     folders = [out / "generate" / name for name in ("base", "contextual")]
     found = [table for folder in folders if (table := _table(folder, QAPair))]
     if not found or not inputs.sources:
@@ -168,4 +155,6 @@ def _write_card(out: Location, inputs: ReportInputs) -> None:
     text = dataset_card(
         facts, name=run.name, created=run.created, code_version=run.code_version, seed=run.seed, sources=inputs.sources
     )
+    if condensed:
+        text = f"{text.rstrip()}\n\n{funnel_markdown(condensed)}"
     tables.write_bytes(out / "report" / "DATASET.md", text.encode())

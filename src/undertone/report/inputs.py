@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from undertone.condense.tune import Tuning
 from undertone.evaluate.labeller_report import LabellerReport
 from undertone.evaluate.study_table import StudyTable
 from undertone.records import Answer, Clip, QAPair, Segment, Verdict
@@ -119,6 +120,7 @@ class ReportInputs(Part):
     labeller: LabellerReport | None = None
     labeller_card: str | None = None
     funnel: tuple[FunnelStep, ...] = ()
+    tuning: Tuning | None = None
     losses: tuple[LossCurve, ...] = ()
     clips: tuple[ClipView, ...] = ()
     systems: dict[str, str] = SYSTEMS
