@@ -168,7 +168,7 @@ def main() -> None:
     reference = read_rttm(data / "meetings" / "speakers.rttm")
     change, diariser = SpeakerChangeLabeller(), None
     try:
-        from undertone.label.diarise import ResemblyzerLabeller
+        from undertone.label.resemblyzer import ResemblyzerLabeller
 
         diariser = ResemblyzerLabeller()
         diariser.open()

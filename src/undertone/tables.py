@@ -501,16 +501,6 @@ def begin(folder: Location, fingerprint: Fingerprint, *, redo_hint: str) -> None
     Raises:
         ResumeMismatch: The folder was begun with another fingerprint; the message names the first keys that differ.
     """
-    if isinstance(folder, Remote):
-        _begin(folder, fingerprint, redo_hint=redo_hint)
-        return
-    with (folder / LOCK).with_name("_begin").open("a+") as handle:
-        # Jobs that share the folder's lock must not claim it for two fingerprints at once.
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        _begin(folder, fingerprint, redo_hint=redo_hint)
-
-
-def _begin(folder: Location, fingerprint: Fingerprint, *, redo_hint: str) -> None:
     before = _read_marker(folder / "_plan.json", Fingerprint)
     done = _read_marker(folder / "_done.json", _Begun)
     for found in (before, done.fingerprint if done else None):
@@ -523,7 +513,27 @@ def _begin(folder: Location, fingerprint: Fingerprint, *, redo_hint: str) -> Non
         raise ResumeMismatch(
             f"{folder} holds {held} but no _plan.json, so it cannot be told what made them. Choose a new --out, or {redo_hint}"
         )
-    write_bytes(folder / "_plan.json", fingerprint.model_dump_json(indent=1).encode())
+    plan = fingerprint.model_dump_json(indent=1).encode()
+    if isinstance(folder, Remote) or not _link_new(folder / "_plan.json", plan):
+        write_bytes(folder / "_plan.json", plan)
+    found = _read_marker(folder / "_plan.json", Fingerprint)
+    if found is not None:  # jobs that share the folder's lock may have begun at once: one of them wins
+        refuse_other(folder, found, fingerprint, redo_hint=redo_hint)
+
+
+def _link_new(file: Path, content: bytes) -> bool:
+    """Make a file that is not there yet, whole or not at all; leave one that is. False where the file system has no links."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
+    write_bytes(draft, content)
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        pass
+    except OSError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
 
 
 def refuse_other(folder: Location, before: Fingerprint, now: Fingerprint, *, redo_hint: str) -> None:
