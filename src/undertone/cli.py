@@ -127,6 +127,10 @@ def label(
     from undertone import recipe
     from undertone.study import load_study, study_of_folder
 
+    if "://" in speech:
+        raise ConfigError(
+            f"{speech}: a folder of speech or a study file is on this machine; recordings of a manifest and --out may be remote"
+        )
     folder = Path(speech)
     loaded = study_of_folder(folder, _overrides(set_, seed)) if folder.is_dir() else load_study(speech, _overrides(set_, seed))
     with _running(
@@ -242,7 +246,7 @@ def report(run: RunFolder, set_: Settings = None, redo: Redo = None) -> None:
 
 @app.command()
 def export(
-    table: Annotated[Path, typer.Argument(help="A finished table of clips, recordings or segments, such as runs/mine/condense.")],
+    table: Annotated[str, typer.Argument(help="A finished table of clips, recordings or segments, such as runs/mine/condense.")],
     to: Annotated[Path, typer.Option("--to", help="The folder to write.")],
     format_: Annotated[
         str, typer.Option("--format", help="hf-dataset, audiofolder, nemo-manifest, lhotse, webdataset, rttm or label-studio.")
@@ -266,10 +270,12 @@ def export(
 
     if format_ not in FORMATS:
         raise ConfigError(f"--format: got {format_!r}, expected one of {', '.join(FORMATS)}")
+    if "://" in table:
+        raise ConfigError(f"{table}: export reads tables on this machine; copy the table's folder here first")
     if audio not in ("cut", "reference"):
         raise ConfigError(f"--audio: got {audio!r}, expected cut or reference")
     report = write(
-        table,
+        Path(table),
         to,
         format=format_,
         pairs=tuple(pairs or ()),

@@ -78,6 +78,7 @@ class Run:
     redo: tuple[str, ...] = ()
     say: Callable[[str], None] = print
     progress: Progress | None = None
+    command: tuple[str, ...] = ()
     reports: list[StageReport] = field(default_factory=list)
 
     def path(self, name: str) -> Location:
@@ -156,9 +157,10 @@ def running(
             redo=redo,
             say=console.print,
             progress=progress,
+            command=tuple(command),
         )
         if not (out / RUN_FILE).exists():
-            _record(made, command)
+            _record(made)
         try:
             yield made
             if until:
@@ -166,17 +168,17 @@ def running(
         except Stopped as stopped:
             made.say(str(stopped))
         if made.reports:  # nothing but a look (a report drawn again) leaves the record as it is
-            _record(made, command)
+            _record(made)
 
 
 RUN_FILE = "run.json"
 _PACKAGES = ("numpy", "onnxruntime", "polars", "pyarrow", "pydantic", "scikit-learn", "soundfile", "soxr", "torch", "transformers")
 
 
-def _record(run: Run, command: Sequence[str]) -> None:
+def _record(run: Run) -> None:
     file = run.out / RUN_FILE
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    line = shlex.join(["undertone", *command[1:]])
+    line = shlex.join(["undertone", *run.command[1:]])
     facts = {
         "study": run.study.model_dump(mode="json"),
         "command": before.get("command", line),
@@ -339,6 +341,8 @@ def condense(run: Run) -> None:
 
 def tune_consistency(run: Run) -> None:
     """Search the consistency filter's thresholds against human labels, and go on with the best (2505.13338, fig. 3): tune.json, run.json."""
+    if run.execution.shards is not None:
+        raise ConfigError("--tune and --shards: the search is over all rows. Run --tune once, then the shards without it")
     heard = frozenset(speaker for one in run.study.label.made() for speaker in one.heard_speakers)
     found = tune(
         run.table("label", Segment), run.table("corpus", Recording), consistency=run.study.condense.consistency, heard=heard
@@ -347,7 +351,8 @@ def tune_consistency(run: Run) -> None:
     run.say(found.line())
     content = settings.override(run.study.model_dump(mode="json"), found.settings())
     run.study = settings.validated(Study, content, where="the tuned study")
-    run.redo = (*run.redo, "condense")
+    run.redo = (*run.redo, "condense/consistency", "condense/clips", "condense/occurrence", "condense/.")
+    _record(run)  # at once: whatever ends this command, the folder's study is the one that its tables are begun with
 
 
 PAIR_TABLES = ("generate/base", "generate/contextual")

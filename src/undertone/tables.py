@@ -23,7 +23,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -47,7 +46,7 @@ R = TypeVar("R", bound=Record)
 M = TypeVar("M", bound=BaseModel)
 
 LOCK = "_lock"
-_META_KEY = b"undertone.part"
+META_KEY = b"undertone.part"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TAIL = 1 << 16
 _AT_ONCE = 16
@@ -182,21 +181,21 @@ class Table(Generic[R]):
 
     def arrow(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows as one Arrow table, or some columns of it."""
-        return pa.concat_tables([self._read(part, columns) for part in self.done.parts])
+        return pa.concat_tables([self.read(part, columns) for part in self.done.parts])
 
     def part(self, index: int) -> list[R]:
         """The rows of one part."""
-        return from_arrow(self._read(self.done.parts[index], None), self.record)
+        return from_arrow(self.read(self.done.parts[index], None), self.record)
 
     def rows(self) -> Iterator[R]:
         """All rows in order, one part in memory at a time."""
         for part in self.done.parts:
-            yield from iter_arrow(self._read(part, None), self.record)
+            yield from iter_arrow(self.read(part, None), self.record)
 
     def columns(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """Some columns of all rows, one part in memory at a time."""
         for part in self.done.parts:
-            yield self._read(part, names)
+            yield self.read(part, names)
 
     def dropped(self) -> list[Loss]:
         """The rows that a rule dropped."""
@@ -209,7 +208,7 @@ class Table(Generic[R]):
     def _losses(self, name: str) -> list[Loss]:
         return from_arrow(_read_sealed(self.path / name, self.done.losses.get(name)), Loss)
 
-    def _read(self, part: PartInfo, columns: Sequence[str] | None) -> pa.Table:
+    def read(self, part: PartInfo, columns: Sequence[str] | None) -> pa.Table:
         seal = FileSeal(bytes=part.bytes, footer=part.footer)
         return _read_sealed(self.path / part.file, seal, columns=columns)
 
@@ -333,29 +332,41 @@ def disk_full(file: Location, error: OSError) -> DiskFull:
 
 
 def content_digest(table: pa.Table, record: type[Record]) -> str:
-    """sha256 over the rows' content, volatile fields left out. Independent of chunking."""
-    stable = table.drop_columns([name for name in record.volatile if name in table.column_names]).combine_chunks()
-    sink = _Hashing(repr(stable.schema.names).encode())
-    # What a file adds to the schema (metadata of fields) is not content.
-    schema = pa.schema([arrow_schema(record).field(name) for name in stable.schema.names])
-    # Through IPC rather than the raw buffers: IPC normalises offsets and drops slack behind the data.
-    with pa.PythonFile(sink, "w") as file, pa.ipc.new_stream(file, schema) as writer:
-        writer.write_table(stable.cast(schema))
-    return sink.digest.hexdigest()
+    """sha256 over the rows' content, volatile fields left out.
+
+    The same for equal rows, however they are chunked, wherever they were made, and before and after a file: what lies in memory under a
+    null is not content, nor is what a file adds to the schema.
+    """
+    names = [name for name in table.column_names if name not in record.volatile]
+    digest = hashlib.sha256(repr(names).encode())
+    for name in names:
+        for leaf in _flat(_one_array(table.column(name))):
+            # Through IPC rather than the raw buffers: IPC normalises offsets and drops slack behind the data.
+            digest.update(pa.record_batch([leaf], names=["leaf"]).serialize())
+    return digest.hexdigest()
 
 
-class _Hashing(io.RawIOBase):
-    """A file that keeps nothing but the hash of what is written to it, since a copy of every part would cost its memory again."""
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    joined = column.combine_chunks()
+    return joined if isinstance(joined, pa.Array) else pa.concat_arrays(joined.chunks)
 
-    def __init__(self, begin: bytes) -> None:
-        self.digest = hashlib.sha256(begin)
 
-    def writable(self) -> bool:
-        return True
+def _flat(array: pa.Array) -> Iterator[pa.Array]:
+    """The content of a nested array as flat arrays without nulls: where it holds something, how long its lists are, its values."""
+    yield array.is_valid()
+    if pa.types.is_struct(array.type):
+        for child in array.flatten():
+            yield from _flat(child)
+    elif pa.types.is_map(array.type):  # a list of entries, which Arrow's functions know
+        yield from _flat(array.cast(pa.list_(pa.struct([array.type.key_field, array.type.item_field]))))
+    elif pa.types.is_list(array.type):
+        yield pc.fill_null(array.value_lengths(), 0)
+        yield from _flat(array.flatten())
+    else:
+        yield pc.fill_null(array, _ZERO[array.type]) if array.null_count else array
 
-    def write(self, content: Any) -> int:
-        self.digest.update(content)
-        return len(content)
+
+_ZERO: dict[pa.DataType, Any] = {pa.string(): "", pa.int64(): 0, pa.float64(): 0.0, pa.bool_(): False}
 
 
 def write_part(
@@ -381,7 +392,7 @@ def write_part(
     """
     for kind in ("dropped", "failed"):
         chosen = [loss for failed, loss in losses if failed == (kind == "failed")]
-        _write_table(_work_file(folder, index, kind), to_arrow(chosen, Loss))
+        write_table(_work_file(folder, index, kind), to_arrow(chosen, Loss))
     table = to_arrow(rows, record)
     failed_count = sum(failed for failed, _ in losses)
     info = PartInfo(
@@ -397,11 +408,12 @@ def write_part(
         raise DataError(
             f"{folder.name} part {index}: {kept} kept + {info.dropped} dropped + {failed_count} failed is not {inputs} input rows"
         )
-    _write_table(folder / info.file, table.replace_schema_metadata({_META_KEY: info.model_dump_json().encode()}))
+    write_table(folder / info.file, table.replace_schema_metadata({META_KEY: info.model_dump_json().encode()}))
     return info
 
 
-def _write_table(file: Location, table: pa.Table) -> None:
+def write_table(file: Location, table: pa.Table) -> None:
+    """Write a Parquet file, whole or not at all, with checksums of its pages."""
     with atomic(file) as draft:
         pq.write_table(table, draft, compression="zstd", write_page_checksum=True, **_encodings(table.schema))
 
@@ -472,7 +484,7 @@ def _part_info(folder: Location, index: int) -> PartInfo | None:
         with open_parquet(file) as source:
             seal = _seal_of(source)
             source.seek(0)
-            info = PartInfo.model_validate_json((pq.read_schema(source).metadata or {})[_META_KEY])
+            info = PartInfo.model_validate_json((pq.read_schema(source).metadata or {})[META_KEY])
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
@@ -571,7 +583,7 @@ def finish(folder: Location, fingerprint: Fingerprint, *, record: type[Record], 
                 )
             for one in pc.value_counts(losses.column("reason")).to_pylist():
                 reasons[one["values"]] = reasons.get(one["values"], 0) + one["counts"]
-            _write_table(folder / f"{kind}.parquet", losses)
+            write_table(folder / f"{kind}.parquet", losses)
             with open_parquet(folder / f"{kind}.parquet") as source:
                 seals[f"{kind}.parquet"] = _seal_of(source)
     done = Done(

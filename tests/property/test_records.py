@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property.strategies import clips, segments, timelines
+from undertone import tables
 from undertone.records import Clip, Segment, content_hash, from_arrow, to_arrow
 from undertone.tables import content_digest
 
@@ -23,8 +28,6 @@ def test_clips_survive_arrow_and_json(rows: list[Clip]) -> None:
 
 @given(st.lists(segments(), min_size=1, max_size=5), st.integers(1, 4))
 def test_digest_depends_on_content_not_on_chunks(rows: list[Segment], size: int) -> None:
-    import pyarrow as pa
-
     whole = to_arrow(rows, Segment)
     chunked = pa.concat_tables([whole.slice(start, size) for start in range(0, len(rows), size)])
     assert content_digest(whole, Segment) == content_digest(chunked, Segment)
@@ -48,3 +51,18 @@ def test_a_segment_says_the_category_that_fills_most_of_it(run: list[Segment]) -
     number = joined.number("valence")
     assert number is not None
     assert 0 <= number <= 1 + 1e-9
+
+
+@given(segments())
+def test_a_digest_is_of_the_content_and_survives_a_file(one: Segment) -> None:
+    """What lies in memory under a null (the number of a category, say) is no content, and files put other things there."""
+    rows = [one, one.model_copy(update={"start_ms": 0, "end_ms": one.end_ms + 1, "labels": (), "words": ()})]
+    made = to_arrow(rows, Segment)
+    with TemporaryDirectory() as name:
+        file = Path(name) / "part.parquet"
+        tables.write_table(file, made)
+        read = tables.read_parquet(file)
+    assert tables.content_digest(read, Segment) == tables.content_digest(made, Segment)
+    assert tables.content_digest(read.slice(0, 1), Segment) != tables.content_digest(made, Segment)
+    halves = pa.concat_tables([made.slice(0, 1), made.slice(1)])
+    assert tables.content_digest(halves, Segment) == tables.content_digest(made, Segment)

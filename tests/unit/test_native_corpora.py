@@ -275,7 +275,7 @@ def meld(root: Path) -> Path:
 
 
 def test_meld(tmp_path: Path) -> None:
-    corpus = MeldCorpus(path=meld(tmp_path))
+    corpus = MeldCorpus(path=meld(tmp_path), partition="official")
     found = corpus.survey()
     assert reasons(found) == {
         "dev/dev_splits_complete/dia5_utt0.mp4": "no_label",
@@ -291,7 +291,7 @@ def test_meld(tmp_path: Path) -> None:
         ("train", "train"),
         ("train", "train"),
     ]
-    by_speaker = MeldCorpus(path=tmp_path, partition="speaker", hold_out=SplitRule(dev_speakers=("Chandler",)))
+    by_speaker = MeldCorpus(path=tmp_path, hold_out=SplitRule(dev_speakers=("Chandler",)))
     assert [row.split for row in by_speaker.plan(seed=0)] == ["train", "dev", "train"]
     with pytest.raises(DataError, match=r"holds none of train_sent_emo\.csv"):
         MeldCorpus(path=tmp_path / "test").survey()
@@ -500,7 +500,7 @@ def test_a_held_out_speaker_who_is_not_there_and_two_ways_to_split_are_refused(t
     with pytest.raises(DataError, match="held-out speakers 3 are not in the corpus; its speakers are 03"):
         EmodbCorpus(path=tmp_path, hold_out=SplitRule(test_speakers=("3",))).plan(seed=0)
     with pytest.raises(ValidationError, match=r"partition: official and hold_out both split"):
-        MeldCorpus(path=tmp_path, hold_out=SplitRule(test_share=0.1))
+        MeldCorpus(path=tmp_path, partition="official", hold_out=SplitRule(test_share=0.1))
     with pytest.raises(ValidationError, match=r"should match pattern"):
         EmodbCorpus(path=tmp_path, name="a/b")
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):

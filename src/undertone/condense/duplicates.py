@@ -105,13 +105,18 @@ def duplicates(prints: Prints, recordings: NDArray[np.integer], *, min_shared: i
         recordings: The recording of each row, shape (rows,): rows of one are not compared.
         min_shared: So many hashes in common make a duplicate.
     """
-    found = [pairs[shared_hashes(prints, pairs) >= min_shared] for pairs in candidates(prints, recordings)]
-    edges = np.unique(np.concatenate([*found, np.zeros((0, 2), np.int64)]), axis=0)
     repeated: dict[int, int] = {}
-    for later, first in edges.tolist():  # by the later row, so that whether an earlier one stays is known
-        if first not in repeated:
-            repeated.setdefault(later, first)
-    return repeated
+    rows = np.arange(len(prints))
+    while True:
+        found = [pairs[shared_hashes(prints[rows], pairs) >= min_shared] for pairs in candidates(prints[rows], recordings[rows])]
+        edges = rows[np.unique(np.concatenate([*found, np.zeros((0, 2), np.int64)]), axis=0)]
+        if not len(edges):
+            return repeated
+        for later, first in edges.tolist():  # by the later row, so that whether an earlier one stays is known
+            if first not in repeated:
+                repeated.setdefault(later, first)
+        # Of a crowded hash only the first rows are compared: with those gone that repeat others, more may be found.
+        rows = np.array([row for row in rows.tolist() if row not in repeated], dtype=np.int64)
 
 
 def candidates(prints: Prints, recordings: NDArray[np.integer]) -> Iterator[Ints]:

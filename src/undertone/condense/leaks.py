@@ -45,7 +45,8 @@ def check_splits(corpus: Table[Recording], *clips: Table[Clip]) -> None:
     if problems:
         raise DataError(
             f"the split leaks: {'; '.join(problems)}. Hold out whole speakers in the corpus' settings "
-            "(hold_out: {test_speakers: [...]}) or mend the manifest, then start over with --redo corpus"
+            "(hold_out: {test_speakers: [...]}, or partition: speaker where the corpus has it) or mend the manifest, then start over with "
+            "--redo corpus"
         )
 
 

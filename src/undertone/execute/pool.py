@@ -164,10 +164,11 @@ def run_units(
         return
     left, breaks = list(range(len(units))), 0
     while left:
+        before = len(left)
         try:
             _one_pool(work, job, units, left, max(1, workers), told, tick)
         except BrokenProcessPool as error:
-            breaks += 1
+            breaks = 1 if len(left) < before else breaks + 1  # a run of weeks may lose a worker now and then
             if breaks > _MAX_BREAKS:
                 raise DataError(
                     f"a worker process was killed {breaks} times ({len(left)} units are left): out of memory? "

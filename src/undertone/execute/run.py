@@ -162,14 +162,13 @@ def run_stage(
         parts = sum(len(unit.reads) for unit in units)
         resumed = parts if done else 0
         if done is None:
+            mine = [unit for unit in units if execution.shards is None or execution.shards.holds(unit.reads[0].part)]
             todo = [
                 unit
-                for unit in units
+                for unit in mine
                 if any(tables.finished_part(out, read.part, record=stage.writes) is None for read in unit.reads)
             ]
-            resumed = parts - sum(len(unit.reads) for unit in todo)
-            if execution.shards is not None:
-                todo = [unit for unit in todo if execution.shards.holds(unit.reads[0].part)]
+            resumed = sum(len(unit.reads) for unit in mine) - sum(len(unit.reads) for unit in todo)
             job = Job(stage=stage, sources=tuple(sources), sides=side_paths, out=out, seed=seed)
             light = _LIGHT_COLUMN_ROWS if isinstance(stage, ColumnStage) else _LIGHT_ROWS
             if not stage.heavy and sum(unit.rows for unit in todo) < light:
@@ -322,15 +321,15 @@ def _detail_of(fates: Fates) -> pa.Array:
 def _columns(opened: Sequence[Table[Any]], read: Read, names: Sequence[str] | None = None) -> pa.Table:
     """A part's rows, each column in one piece."""
     source = opened[read.source]
-    return source._read(source.done.parts[read.source_part], names).slice(0, read.take).combine_chunks()
+    return source.read(source.done.parts[read.source_part], names).slice(0, read.take).combine_chunks()
 
 
 def _commit_columns(out: Location, part: int, stage: Stage[Any, Any], rows: pa.Table, *, inputs: int, lost: pa.Table) -> None:
     """What `tables.write_part` does, for columns: losses first, rows last."""
     signed = pa.array([stage.name], pa.string()).take(pa.array([0] * len(lost), pa.int8()))
     losses = pa.table([lost["id"], lost["id"], signed, lost["reason"], lost["detail"]], schema=arrow_schema(Loss))
-    tables._write_table(_work_file(out, part, "dropped"), losses)
-    tables._write_table(_work_file(out, part, "failed"), to_arrow([], Loss))
+    tables.write_table(_work_file(out, part, "dropped"), losses)
+    tables.write_table(_work_file(out, part, "failed"), to_arrow([], Loss))
     write_columns_part(out, part, record=stage.writes, rows=rows, inputs=inputs, dropped=len(lost))
 
 
@@ -347,7 +346,7 @@ def write_columns_part(out: Location, part: int, *, record: type[Record], rows: 
         rows=len(rows),
         digest=tables.content_digest(rows, record),
     )
-    tables._write_table(out / info.file, rows.replace_schema_metadata({tables._META_KEY: info.model_dump_json().encode()}))
+    tables.write_table(out / info.file, rows.replace_schema_metadata({tables.META_KEY: info.model_dump_json().encode()}))
 
 
 def _work_file(out: Location, part: int, kind: str) -> Location:
@@ -366,7 +365,7 @@ def write_keys(job: Job, unit: Unit) -> None:
         keys = stage.keys(_columns(opened, read, stage.looks_at))
         if len(keys) != read.take:
             raise DataError(f"stage {stage.name} gave {len(keys)} keys for {read.take} rows; it must give one each")
-        tables._write_table(_work_file(job.out, read.part, "keys"), keys)
+        tables.write_table(_work_file(job.out, read.part, "keys"), keys)
 
 
 def _decide(job: Job, units: Sequence[Unit]) -> None:
@@ -380,7 +379,7 @@ def _decide(job: Job, units: Sequence[Unit]) -> None:
     told = pa.table({"reason": fates.reason, "detail": _detail_of(fates)})
     begin = 0
     for read in reads:
-        tables._write_table(_work_file(job.out, read.part, "fates"), told.slice(begin, read.take))
+        tables.write_table(_work_file(job.out, read.part, "fates"), told.slice(begin, read.take))
         begin += read.take
 
 
@@ -455,7 +454,7 @@ def write_columns(out: Location, parts: Iterable[pa.Table], *, record: type[Reco
             count = 0
             for count, rows in enumerate(parts, start=1):
                 for kind in ("dropped", "failed"):
-                    tables._write_table(_work_file(out, count - 1, kind), to_arrow([], Loss))
+                    tables.write_table(_work_file(out, count - 1, kind), to_arrow([], Loss))
                 write_columns_part(out, count - 1, record=record, rows=rows, inputs=len(rows))
             done = tables.finish(out, fingerprint, record=record, parts=count)
     return StageReport(

@@ -52,7 +52,7 @@ def gather(out: Location, study: Study) -> Location:
     heard = frozenset(speaker for one in study.label.made() for speaker in one.heard_speakers)
     referenced = any(row.references for row in recordings)
     study_file = out / "evaluate" / "study.json"
-    found = _funnel(out)
+    found = _funnel(out, study)
     inputs = ReportInputs(
         run=RunFacts(
             name=study.name,
@@ -93,9 +93,11 @@ def _card(study: Study, page: Location) -> str | None:
     return os.path.relpath(cards[0], page) if cards and not isinstance(page, Remote) else None
 
 
-def _funnel(out: Location) -> Funnel | None:
+def _funnel(out: Location, study: Study) -> Funnel | None:
     corpus = _table(out / "corpus", Recording)
-    return funnel(corpus, [At(name, out / folder, record) for name, folder, record in _FUNNEL]) if corpus else None
+    # A filter that the study no longer names may have left its table.
+    steps = [one for one in _FUNNEL if getattr(study.condense, one[0], study) is not None]
+    return funnel(corpus, [At(name, out / folder, record) for name, folder, record in steps]) if corpus else None
 
 
 def _losses(train: Location) -> Iterable[LossCurve]:
@@ -147,7 +149,12 @@ def _notes(out: Location, study: Study) -> Iterable[str]:
 def _write_card(out: Location, inputs: ReportInputs, condensed: Funnel | None) -> None:
     folders = [out / "generate" / name for name in ("base", "contextual")]
     found = [table for folder in folders if (table := _table(folder, QAPair))]
-    if not found or not inputs.sources:
+    if not inputs.sources:
+        return
+    if not found:  # condensed and no questions asked yet: what was kept, of what, under which licences
+        if condensed and condensed.steps:
+            card = f"# {inputs.run.name}\n\n{funnel_markdown(condensed)}"
+            tables.write_bytes(out / "report" / "DATASET.md", card.encode())
         return
     losses = [loss for table in found for loss in (*table.dropped(), *table.failed())]
     facts = CardFacts.count((pair for table in found for pair in table.rows()), losses)

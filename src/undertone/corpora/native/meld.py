@@ -2,7 +2,8 @@
 
 Layout, as in MELD.Raw.tar.gz: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv (here or in the split's folder; columns Utterance,
 Speaker, Emotion, Dialogue_ID, Utterance_ID, ...) and dia0_utt0.mp4 in train_splits/, dev_splits_complete/, output_repeated_splits_test/.
-Audio that was extracted under the same names will do. The official partition holds the main speakers on all sides; gender is not given.
+Audio that was extracted under the same names will do.
+The official partition holds the main speakers on all sides, which condensation refuses; gender is not given.
 
 Without: `several_speakers` (said by "All", say; no speaker is given).
 """
@@ -38,7 +39,7 @@ class MeldCorpus(NativeCorpus):
     """Settings of MELD. Speakers are the roles' names; a role such as "Waiter" is not one person throughout."""
 
     kind: Literal["meld"] = "meld"
-    partition: Literal["official", "speaker"] = "official"
+    partition: Literal["speaker", "official"] = "speaker"
     language: str | None = "en"
     licence: str | None = "GPL-3.0 (annotations); the audio is that of a television series"
 
