@@ -24,6 +24,8 @@ class Part(NamedTuple):
 
 
 _TRAIN = 'pip install "undertone[train]"'
+_ASR = 'pip install "undertone[asr]"'
+_SPEAKERS = 'pip install "undertone[speakers]"'
 PARTS: tuple[Part, ...] = (
     Part("torch", "torch", "train and ask speech-LLMs", "BSD-3-Clause", _TRAIN),
     Part("transformers", "transformers", "encoders and decoders of Hugging Face", "Apache-2.0", _TRAIN),
@@ -36,7 +38,20 @@ PARTS: tuple[Part, ...] = (
         'pip install "undertone[demo]"',
     ),
     Part("silero_vad", "silero-vad", "label.vad: silero", "MIT", "pip install --no-deps silero-vad"),
+    Part("pocketsphinx", "pocketsphinx", "English words offline, and label.align: pocketsphinx", "BSD-2-Clause", _ASR),
+    Part("faster_whisper", "faster-whisper", "words in 99 languages", "MIT", _ASR),
+    Part("funasr", "funasr", "emotion2vec", "MIT, its weights FunASR's model licence", 'pip install "undertone[emotion2vec]"'),
+    Part("resemblyzer", "resemblyzer", "speakers without pyannote", "Apache-2.0", _SPEAKERS),
+    Part("pyannote.audio", "pyannote.audio", "speakers", "MIT, its weights CC-BY-4.0 and gated", _SPEAKERS),
+    Part("ray", "ray", "a cluster: --executor ray", "Apache-2.0", 'pip install "undertone[ray]"'),
 )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
 
 def lines() -> Iterator[str]:
@@ -44,7 +59,7 @@ def lines() -> Iterator[str]:
     yield f"undertone {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     yield ""
     for part in PARTS:
-        if importlib.util.find_spec(part.module) is None:
+        if not _is_there(part.module):
             yield f"  missing  {part.distribution}: {part.purpose} ({part.licence}). {part.install}"
         else:
             yield f"  ok       {part.distribution} {metadata.version(part.distribution)}: {part.purpose} ({part.licence})"
