@@ -90,6 +90,7 @@ def run(
     if show:
         typer.echo(_as_yaml(loaded), nl=False)
         return
+    recipe.check_installed(loaded)
     with _running(
         loaded,
         out or f"runs/{loaded.name}",
@@ -133,10 +134,10 @@ def label(
         )
     folder = Path(speech)
     loaded = study_of_folder(folder, _overrides(set_, seed)) if folder.is_dir() else load_study(speech, _overrides(set_, seed))
+    recipe.check_installed(loaded)
     with _running(
         loaded, out, workers=workers, execution=_where(executor, ray_address, shards), until=until, redo=redo, limit=limit
     ) as made:
-        recipe.check_installed(loaded)
         recipe.corpora(made)
         recipe.label(made)
 

@@ -80,6 +80,7 @@ class Run:
     progress: Progress | None = None
     command: tuple[str, ...] = ()
     reports: list[StageReport] = field(default_factory=list)
+    redone: set[str] = field(default_factory=set)
 
     def path(self, name: str) -> Location:
         """The folder of a table."""
@@ -94,9 +95,14 @@ class Run:
 
         With "/." at the end the table alone is meant, without those that lie inside its folder ("label/." but not "label/raw").
         """
-        alone = [one.removesuffix("/.").strip("/") for one in self.redo if one.endswith("/.")]
-        wanted = [one.strip("/") for one in self.redo if not one.endswith("/.")]
-        return name in alone or any(f"{name}/".startswith(f"{one}/") or f"/{name}".endswith(f"/{one}") for one in wanted)
+        found = False
+        for given in self.redo:
+            one = given.removesuffix("/.").strip("/")
+            named = name == one if given.endswith("/.") else f"{name}/".startswith(f"{one}/") or f"/{name}".endswith(f"/{one}")
+            if named:
+                found = True
+                self.redone.add(given)
+        return found
 
     def stage(
         self, stage: Stage[Any, Any], sources: Sequence[str], out: str, *, sides: dict[str, str] | None = None
@@ -167,6 +173,8 @@ def running(
                 raise ConfigError(f"--until {until}: this command writes no such table; it is done")
         except Stopped as stopped:
             made.say(str(stopped))
+        for name in sorted(set(redo) - made.redone):
+            made.say(f"WARNING: --redo {name} named no table that this command writes; nothing was started over for it")
         if made.reports:  # nothing but a look (a report drawn again) leaves the record as it is
             _record(made)
 

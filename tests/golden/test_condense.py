@@ -73,3 +73,9 @@ def test_a_filter_without_its_labeller_is_refused_before_any_work(tmp_path: Path
     assert ran.returncode == 2
     assert "condense.duplicates needs the labeller 'fingerprint'; add it to label.labellers" in ran.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_a_redo_that_names_nothing_is_told(run: Path) -> None:
+    said = undertone("condense", str(run), "--workers", "1", "--redo", "consistancy")
+    assert "WARNING: --redo consistancy named no table that this command writes" in said
+    assert "WARNING: --redo" not in undertone("condense", str(run), "--workers", "1", "--redo", "condense/.")
