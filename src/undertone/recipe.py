@@ -336,11 +336,9 @@ def condense(run: Run) -> None:
     for leak in transcript_leakage(run.table("corpus", Recording)):
         run.say(leak.line())
     segments = "label"
-    for stage, name in ((steps.quality, "quality"), (steps.language, "language"), (steps.duplicates, "duplicates")):
-        if stage is not None:
-            sides = {"recordings": "corpus"} if name == "language" else None
-            run.stage(stage, [segments], f"condense/{name}", sides=sides)
-            segments = f"condense/{name}"
+    for name, stage in steps.named().items():
+        run.stage(stage, [segments], f"condense/{name}", sides=dict.fromkeys(stage.sides, "corpus"))
+        segments = f"condense/{name}"
     run.stage(steps.consistency, [segments], "condense/consistency")
     run.stage(steps.clips, ["condense/consistency"], "condense/clips", sides={"recordings": "corpus"})
     run.stage(steps.occurrence, ["condense/clips"], "condense/occurrence")
@@ -523,9 +521,8 @@ def report(run: Run) -> Location:
 
 
 def everything(run: Run) -> None:
-    """The whole path."""
+    """The whole path; `check_installed` says beforehand whether all is there."""
     need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="training")
-    check_installed(run.study)
     for step in (corpora, label, condense, generate, train, evaluate, report):
         run.say(f"\n== {step.__name__}")
         step(run)

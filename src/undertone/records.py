@@ -75,6 +75,10 @@ class Word(Record):
             raise ValueError(f"a word ends before it starts; got {self.text!r} at {self.start_ms}-{self.end_ms} ms")
         return self
 
+    def moved(self, by_ms: int) -> Word:
+        """The same word, so much later (or earlier)."""
+        return self.model_copy(update={"start_ms": self.start_ms + by_ms, "end_ms": self.end_ms + by_ms})
+
 
 class Label(Record):
     """One judgement about a span of speech by one labeller, or its abstention with a reason.

@@ -27,6 +27,7 @@ from undertone.label.decide import Decide
 from undertone.label.stage import LabelStage
 from undertone.model.config import SpeechLLMConfig
 from undertone.model.examples import SYSTEMS, System, slug
+from undertone.stages import Stage
 from undertone.train.config import TrainConfig
 
 
@@ -56,6 +57,11 @@ class Condense(Section):
     clips: CutClips = CutClips()
     occurrence: Occurrence = Occurrence()
     balance: Balance = Balance()
+
+    def named(self) -> dict[str, Stage[Any, Any]]:
+        """The filters of segments that the study names, in order."""
+        found = {"quality": self.quality, "language": self.language, "duplicates": self.duplicates}
+        return {name: stage for name, stage in found.items() if stage is not None}
 
 
 class Generate(Section):
@@ -139,6 +145,14 @@ class Study(Section):
     evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="after")
+    def _filters_have_their_labellers(self) -> Self:
+        asked = {one.use for one in self.label.labellers}
+        for name, labeller in (("quality", "quality"), ("duplicates", "fingerprint")):
+            if name in self.condense.named() and labeller not in asked:
+                raise ValueError(f"condense.{name} needs the labeller {labeller!r}; add it to label.labellers")
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for what, names in (
             ("corpora", [one.title for one in self.corpora]),
@@ -150,10 +164,6 @@ class Study(Section):
         taken = sorted({slug(one.name) for one in self.systems} & {"start", "examples", "features", "majority-answer"})
         if taken:
             raise ValueError(f"systems: the name {taken[0]!r} is a folder of the run itself; give the system another")
-        asked = {one.use for one in self.label.labellers}
-        for filter_, labeller in (("quality", "quality"), ("duplicates", "fingerprint")):
-            if getattr(self.condense, filter_) is not None and labeller not in asked:
-                raise ValueError(f"condense.{filter_} needs the labeller {labeller!r}; add it to label.labellers")
         trained = {one.name for one in self.systems if one.weights_of is None}
         for one in self.systems:
             if one.weights_of is not None and one.weights_of not in trained:

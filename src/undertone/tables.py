@@ -46,7 +46,7 @@ R = TypeVar("R", bound=Record)
 M = TypeVar("M", bound=BaseModel)
 
 LOCK = "_lock"
-META_KEY = b"undertone.part"
+_META_KEY = b"undertone.part"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TAIL = 1 << 16
 _AT_ONCE = 16
@@ -390,25 +390,55 @@ def write_part(
         kept: Number of input rows that were kept.
         losses: `(failed, loss)` for every other input row.
     """
-    for kind in ("dropped", "failed"):
-        chosen = [loss for failed, loss in losses if failed == (kind == "failed")]
-        write_table(_work_file(folder, index, kind), to_arrow(chosen, Loss))
-    table = to_arrow(rows, record)
-    failed_count = sum(failed for failed, _ in losses)
+    lost = {kind: [loss for failed, loss in losses if failed == (kind == "failed")] for kind in ("dropped", "failed")}
+    return write_part_columns(
+        folder,
+        index,
+        record=record,
+        rows=to_arrow(rows, record),
+        inputs=inputs,
+        kept=kept,
+        dropped=to_arrow(lost["dropped"], Loss),
+        failed=to_arrow(lost["failed"], Loss),
+    )
+
+
+def write_part_columns(
+    folder: Location,
+    index: int,
+    *,
+    record: type[Record],
+    rows: pa.Table,
+    inputs: int,
+    kept: int,
+    dropped: pa.Table | None = None,
+    failed: pa.Table | None = None,
+) -> PartInfo:
+    """What `write_part` does, for rows and losses that are columns already; no losses of a kind if None.
+
+    Raises:
+        DataError: Kept, dropped and failed rows are not the input rows.
+    """
+    schema = arrow_schema(record)
+    rows = rows.select(schema.names).cast(schema)
+    lost = {"dropped": dropped, "failed": failed}
+    losses = {kind: to_arrow([], Loss) if found is None else found for kind, found in lost.items()}
     info = PartInfo(
         file=_part_name(index),
         inputs=inputs,
         kept=kept,
-        dropped=len(losses) - failed_count,
-        failed=failed_count,
+        dropped=len(losses["dropped"]),
+        failed=len(losses["failed"]),
         rows=len(rows),
-        digest=content_digest(table, record),
+        digest=content_digest(rows, record),
     )
     if info.kept + info.dropped + info.failed != inputs:
         raise DataError(
-            f"{folder.name} part {index}: {kept} kept + {info.dropped} dropped + {failed_count} failed is not {inputs} input rows"
+            f"{folder.name} part {index}: {kept} kept + {info.dropped} dropped + {info.failed} failed is not {inputs} input rows"
         )
-    write_table(folder / info.file, table.replace_schema_metadata({META_KEY: info.model_dump_json().encode()}))
+    for kind, found in losses.items():
+        write_table(work_file(folder, index, kind), found)
+    write_table(folder / info.file, rows.replace_schema_metadata({_META_KEY: info.model_dump_json().encode()}))
     return info
 
 
@@ -484,7 +514,7 @@ def _part_info(folder: Location, index: int) -> PartInfo | None:
         with open_parquet(file) as source:
             seal = _seal_of(source)
             source.seek(0)
-            info = PartInfo.model_validate_json((pq.read_schema(source).metadata or {})[META_KEY])
+            info = PartInfo.model_validate_json((pq.read_schema(source).metadata or {})[_META_KEY])
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
@@ -498,7 +528,8 @@ def _part_name(index: int) -> str:
     return f"part-{index:05d}.parquet"
 
 
-def _work_file(folder: Location, index: int, kind: str) -> Location:
+def work_file(folder: Location, index: int, kind: str) -> Location:
+    """Where what belongs to a part lies until its table is finished: "dropped" and "failed" rows, or a stage's own."""
     return folder / "_work" / f"{index:05d}.{kind}.parquet"
 
 
@@ -613,7 +644,7 @@ def finish(folder: Location, fingerprint: Fingerprint, *, record: type[Record], 
 
 def _read_losses(folder: Location, index: int, kind: str) -> pa.Table:
     """The losses of one part; DataError where they are none any more."""
-    file = _work_file(folder, index, kind)
+    file = work_file(folder, index, kind)
     found = read_parquet(file)
     if not found.schema.equals(arrow_schema(Loss)):
         raise _changed(file, "holds other columns than a part's losses")
@@ -693,5 +724,14 @@ def clear(folder: Location) -> None:
             continue
         if not child.is_dir():
             child.unlink(missing_ok=True)
-        elif not any(child.rglob("_plan.json")):
+        elif not _holds_tables(child):
             remove_tree(child)
+
+
+def holds_others(folder: Location) -> bool:
+    """Whether other tables lie inside a table's folder."""
+    return folder.is_dir() and any(child.is_dir() and _holds_tables(child) for child in folder.iterdir())
+
+
+def _holds_tables(folder: Location) -> bool:
+    return any(folder.rglob("_plan.json"))

@@ -15,7 +15,7 @@ from undertone import tables
 from undertone.errors import ConfigError, DataError, TooManyFailures
 from undertone.execute.pool import Execution, Stopped
 from undertone.paths import Location
-from undertone.records import Loss, Record, arrow_schema, from_arrow, to_arrow
+from undertone.records import Loss, Record, arrow_schema, from_arrow
 from undertone.stages import (
     NOT_THE_ROWS_FAULT,
     ColumnStage,
@@ -29,7 +29,7 @@ from undertone.stages import (
     checked_fates,
     outcomes_of,
 )
-from undertone.tables import Counts, Fingerprint, PartInfo, Table
+from undertone.tables import Counts, Fingerprint, Table
 
 _WORKER: dict[str, Any] = {}
 """The opened stage of this worker process, so that models load once in each."""
@@ -176,7 +176,7 @@ def run_stage(
             # Arrow's allocator in the workers to come keeps the pages of one part for the next: fetching them again is a sixth of the time.
             os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
             if isinstance(stage, ColumnStage) and stage.scope == "table" and not _decided(out, todo):
-                keyless = [unit for unit in units if not _work_file(out, unit.reads[0].part, "keys").exists()]
+                keyless = [unit for unit in units if not tables.work_file(out, unit.reads[0].part, "keys").exists()]
                 execution.run_units(write_keys, job, keyless, workers=workers, told=lambda _: None)
                 _decide(job, units)
             told = _teller(stage, progress, parts, resumed)
@@ -217,8 +217,7 @@ def _only_looked_at(out: Location, *, redo: bool) -> bool:
 
 def _redo_hint(out: Location) -> str:
     """How to start a table over; "label/." is the table alone where others lie inside it."""
-    holds_others = out.is_dir() and any(child.is_dir() and any(child.rglob("_plan.json")) for child in out.iterdir())
-    return f"start it over with --redo {out.name}{'/.' if holds_others else ''}"
+    return f"start it over with --redo {out.name}{'/.' if tables.holds_others(out) else ''}"
 
 
 def _enough_left(report: StageReport, max_failed_share: float) -> None:
@@ -293,7 +292,7 @@ def _commit(job: Job, stage: Stage[Any, Any], part: int, rows: Sequence[Record],
 def _run_columns(job: Job, stage: ColumnStage[Any, Any], opened: Sequence[Table[Any]], read: Read) -> None:
     columns = _columns(opened, read)
     if stage.scope == "table":
-        told = tables.read_parquet(_work_file(job.out, read.part, "fates"))
+        told = tables.read_parquet(tables.work_file(job.out, read.part, "fates"))
         fates = Fates(reason=told["reason"].combine_chunks(), detail=told["detail"].combine_chunks())
     else:
         try:
@@ -311,7 +310,10 @@ def _run_columns(job: Job, stage: ColumnStage[Any, Any], opened: Sequence[Table[
     if made is None:
         made = columns if fates.reason.null_count == len(columns) else columns.filter(fates.kept)
     lost = pa.table({"id": columns["id"], "reason": fates.reason, "detail": _detail_of(fates)}).filter(fates.reason.is_valid())
-    _commit_columns(job.out, read.part, stage, made, inputs=len(columns), lost=lost)
+    signed = pa.array([stage.name], pa.string()).take(pa.array([0] * len(lost), pa.int8()))
+    dropped = pa.table([lost["id"], lost["id"], signed, lost["reason"], lost["detail"]], schema=arrow_schema(Loss))
+    kept = fates.kept.true_count
+    tables.write_part_columns(job.out, read.part, record=stage.writes, rows=made, inputs=len(columns), kept=kept, dropped=dropped)
 
 
 def _detail_of(fates: Fates) -> pa.Array:
@@ -324,37 +326,8 @@ def _columns(opened: Sequence[Table[Any]], read: Read, names: Sequence[str] | No
     return source.read(source.done.parts[read.source_part], names).slice(0, read.take).combine_chunks()
 
 
-def _commit_columns(out: Location, part: int, stage: Stage[Any, Any], rows: pa.Table, *, inputs: int, lost: pa.Table) -> None:
-    """What `tables.write_part` does, for columns: losses first, rows last."""
-    signed = pa.array([stage.name], pa.string()).take(pa.array([0] * len(lost), pa.int8()))
-    losses = pa.table([lost["id"], lost["id"], signed, lost["reason"], lost["detail"]], schema=arrow_schema(Loss))
-    tables.write_table(_work_file(out, part, "dropped"), losses)
-    tables.write_table(_work_file(out, part, "failed"), to_arrow([], Loss))
-    write_columns_part(out, part, record=stage.writes, rows=rows, inputs=inputs, dropped=len(lost))
-
-
-def write_columns_part(out: Location, part: int, *, record: type[Record], rows: pa.Table, inputs: int, dropped: int = 0) -> None:
-    """Commit the rows of one part, its losses being written."""
-    schema = arrow_schema(record)
-    rows = rows.select(schema.names).cast(schema)
-    info = PartInfo(
-        file=f"part-{part:05d}.parquet",
-        inputs=inputs,
-        kept=inputs - dropped,
-        dropped=dropped,
-        failed=0,
-        rows=len(rows),
-        digest=tables.content_digest(rows, record),
-    )
-    tables.write_table(out / info.file, rows.replace_schema_metadata({tables.META_KEY: info.model_dump_json().encode()}))
-
-
-def _work_file(out: Location, part: int, kind: str) -> Location:
-    return out / "_work" / f"{part:05d}.{kind}.parquet"
-
-
 def _decided(out: Location, todo: Sequence[Unit]) -> bool:
-    return all(_work_file(out, unit.reads[0].part, "fates").exists() for unit in todo)
+    return all(tables.work_file(out, unit.reads[0].part, "fates").exists() for unit in todo)
 
 
 def write_keys(job: Job, unit: Unit) -> None:
@@ -365,7 +338,7 @@ def write_keys(job: Job, unit: Unit) -> None:
         keys = stage.keys(_columns(opened, read, stage.looks_at))
         if len(keys) != read.take:
             raise DataError(f"stage {stage.name} gave {len(keys)} keys for {read.take} rows; it must give one each")
-        tables.write_table(_work_file(job.out, read.part, "keys"), keys)
+        tables.write_table(tables.work_file(job.out, read.part, "keys"), keys)
 
 
 def _decide(job: Job, units: Sequence[Unit]) -> None:
@@ -374,12 +347,12 @@ def _decide(job: Job, units: Sequence[Unit]) -> None:
     reads = [read for unit in units for read in unit.reads]
     if not reads:
         return
-    keys = pa.concat_tables([tables.read_parquet(_work_file(job.out, read.part, "keys")) for read in reads])
+    keys = pa.concat_tables([tables.read_parquet(tables.work_file(job.out, read.part, "keys")) for read in reads])
     fates = checked_fates(stage, keys)
     told = pa.table({"reason": fates.reason, "detail": _detail_of(fates)})
     begin = 0
     for read in reads:
-        tables.write_table(_work_file(job.out, read.part, "fates"), told.slice(begin, read.take))
+        tables.write_table(tables.work_file(job.out, read.part, "fates"), told.slice(begin, read.take))
         begin += read.take
 
 
@@ -453,9 +426,7 @@ def write_columns(out: Location, parts: Iterable[pa.Table], *, record: type[Reco
         if done is None:
             count = 0
             for count, rows in enumerate(parts, start=1):
-                for kind in ("dropped", "failed"):
-                    tables.write_table(_work_file(out, count - 1, kind), to_arrow([], Loss))
-                write_columns_part(out, count - 1, record=record, rows=rows, inputs=len(rows))
+                tables.write_part_columns(out, count - 1, record=record, rows=rows, inputs=len(rows), kept=len(rows))
             done = tables.finish(out, fingerprint, record=record, parts=count)
     return StageReport(
         stage=fingerprint.stage,

@@ -17,6 +17,7 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from undertone.corpora.emotions import to_emotion
+from undertone.corpora.folder import GENDERS
 from undertone.errors import ConfigError, DataError
 from undertone.label.events import EVENTS, to_event
 from undertone.label.protocol import Category, Labeller, Scalar
@@ -31,7 +32,6 @@ Span = tuple[int, int]
 TRAITS = ("gender", "age", "accent")
 """Attributes of a person: all windows of a segment are heard together."""
 
-_GENDERS = {"female": "female", "f": "female", "woman": "female", "male": "male", "m": "male", "man": "male"}
 _VOCABULARY: dict[str, tuple[str, ...]] = {"emotion": EMOTIONS, "gender": ("female", "male"), "event": EVENTS}
 _MIN_TURN_MS = 500  # a shorter stretch of another speaker (a backchannel) does not split a segment
 _MOSTLY = 0.75  # of a label's time must lie in a piece of a segment to be about its speaker
@@ -167,7 +167,7 @@ class Decide(Stage[Segment, Segment]):
         if attribute == "emotion":
             return to_emotion(word)
         if attribute == "gender":
-            return _GENDERS.get(word.strip().lower())
+            return GENDERS.get(word.strip().lower())
         return to_event(word) if attribute == "event" else word.strip().lower()
 
     def check(self, labellers: Iterable[Labeller]) -> None:

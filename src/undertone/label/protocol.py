@@ -293,7 +293,7 @@ class Labeller:
                 labels.append(self._label(value, start_ms, end_ms))
         missing = [name for name in declared if name not in {one.attribute for one in labels}]
         labels += [self._label(abstain(name, "no_value"), *span) for name in missing]
-        words = (_moved(word, origin_ms) for value in values for word in value.words)
+        words = (word.moved(origin_ms) for value in values for word in value.words)
         return Heard(labels, tuple(word for word in words if span[0] <= (word.start_ms + word.end_ms) // 2 <= span[1]))
 
     def _refuse_strange(self, value: Value, emission: Emission) -> None:
@@ -329,10 +329,6 @@ class Labeller:
             labeller=f"{self.name}@{self.version}",
             revision=self.revision,
         )
-
-
-def _moved(word: Word, by_ms: int) -> Word:
-    return word.model_copy(update={"start_ms": word.start_ms + by_ms, "end_ms": word.end_ms + by_ms})
 
 
 class FunctionLabeller(Labeller):

@@ -78,7 +78,7 @@ class Texts:
         one = self._spoken[index]
         words = align(audio.join(parts), " ".join(word.text for word in one.words)) if parts else None
         if words:
-            self._aligned[index] = tuple(_moved(word, one.start_ms) for word in words)
+            self._aligned[index] = tuple(word.moved(one.start_ms) for word in words)
 
 
 def nearest(words: Sequence[Word], segments: Sequence[Span]) -> list[int | None]:
@@ -127,7 +127,3 @@ def _place(pieces: Sequence[Span], at_ms: int, *, begins: bool) -> int:
             return start + at_ms
         at_ms -= length
     return pieces[-1][1]
-
-
-def _moved(word: Word, by_ms: int) -> Word:
-    return word.model_copy(update={"start_ms": word.start_ms + by_ms, "end_ms": word.end_ms + by_ms})

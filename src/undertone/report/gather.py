@@ -24,16 +24,6 @@ from undertone.tables import Table
 
 R = TypeVar("R", bound=Record)
 _MS_PER_HOUR = 3_600_000
-_FUNNEL: tuple[tuple[str, str, type[Segment] | type[Clip]], ...] = (
-    ("label", "label", Segment),
-    ("quality", "condense/quality", Segment),
-    ("language", "condense/language", Segment),
-    ("duplicates", "condense/duplicates", Segment),
-    ("consistency", "condense/consistency", Segment),
-    ("clips", "condense/clips", Clip),
-    ("occurrence", "condense/occurrence", Clip),
-    ("balance", "condense", Clip),
-)
 
 
 def gather(out: Location, study: Study) -> Location:
@@ -95,9 +85,11 @@ def _card(study: Study, page: Location) -> str | None:
 
 def _funnel(out: Location, study: Study) -> Funnel | None:
     corpus = _table(out / "corpus", Recording)
-    # A filter that the study no longer names may have left its table.
-    steps = [one for one in _FUNNEL if getattr(study.condense, one[0], study) is not None]
-    return funnel(corpus, [At(name, out / folder, record) for name, folder, record in steps]) if corpus else None
+    # The study's own filters only: one that it no longer names may have left its table.
+    segments = [At(name, out / "condense" / name, Segment) for name in (*study.condense.named(), "consistency")]
+    clips = [At(name, out / "condense" / name, Clip) for name in ("clips", "occurrence")]
+    steps = [At("label", out / "label", Segment), *segments, *clips, At("balance", out / "condense", Clip)]
+    return funnel(corpus, steps) if corpus else None
 
 
 def _losses(train: Location) -> Iterable[LossCurve]:

@@ -151,9 +151,7 @@ def _laid(segment: Segment, recording_id: str, at_ms: int, emotion: str, gender:
     """A segment moved to another time and given labels, emotion in windows as a labeller gives it."""
     move = at_ms - segment.start_ms
     end_ms = segment.end_ms + move
-    words = tuple(
-        word.model_copy(update={"start_ms": word.start_ms + move, "end_ms": word.end_ms + move}) for word in segment.words
-    )
+    words = tuple(word.moved(move) for word in segment.words)
     spans = [(start, min(start + _WINDOW_MS, end_ms)) for start in range(at_ms, end_ms, _WINDOW_MS)]
     labels = [Label(attribute="emotion", category=emotion, start_ms=a, end_ms=b, labeller=IMAGINED) for a, b in spans]
     labels.append(Label(attribute="gender", category=gender, start_ms=at_ms, end_ms=end_ms, labeller=IMAGINED))
