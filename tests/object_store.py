@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-Harm = Literal["500", "503", "reset", "slow", "truncated", "lost_reply"]
+Harm = Literal["404", "500", "503", "reset", "slow", "truncated", "lost_reply"]
 SLOW_S = 2.0
 
 
@@ -77,8 +77,8 @@ class FaultyProxy:
         if harm == "reset":
             _reset(client)
             return
-        if harm in ("500", "503"):
-            code = "InternalError" if harm == "500" else "SlowDown"
+        if harm in ("404", "500", "503"):
+            code = {"404": "NoSuchKey", "500": "InternalError", "503": "SlowDown"}[harm]
             _answer(client, int(harm), f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode(), {})
             return
         if harm == "slow":

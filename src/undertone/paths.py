@@ -19,28 +19,33 @@ import atexit
 import functools
 import json
 import os
+import posixpath
 import random
+import re
 import shutil
 import socket
 import tempfile
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import fs
+from pydantic import PlainSerializer, PlainValidator
 
 from undertone.errors import ConfigError, DataError, ServiceError
 
 SCHEMES = ("s3", "gs")
+_OPTIONS = re.compile(r"\?\w+=")
 _TRIES = 8
 """Requests that a store throttles or that break off are sent so often, with growing pauses (about half a minute in all)."""
 
@@ -49,11 +54,16 @@ class StoreError(ServiceError):
     """An object store does not answer, or refuses; the same command goes on once it does not."""
 
 
+class ObjectError(DataError):
+    """One object cannot be had although its store answers: its own fault, which no later try mends."""
+
+
 @dataclass(frozen=True)
 class Stat:
-    """Size of an object in bytes, under pathlib's name."""
+    """Size of an object in bytes and when it was written, under pathlib's names."""
 
     st_size: int
+    st_mtime_ns: int
 
 
 @dataclass(frozen=True, order=True)
@@ -66,7 +76,7 @@ class Remote:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.path}"
 
-    def __truediv__(self, name: str) -> Remote:
+    def __truediv__(self, name: str | PurePosixPath) -> Remote:
         return Remote(self.scheme, str(PurePosixPath(self.path) / name))
 
     @property
@@ -90,6 +100,10 @@ class Remote:
         up = PurePosixPath(self.path).parent
         return self if str(up) == "." else Remote(self.scheme, str(up))
 
+    def resolve(self) -> Remote:
+        """Itself: addresses are absolute."""
+        return self
+
     def exists(self) -> bool:
         """Whether there is an object of this name, or one below it."""
         return bool(self._info().type != fs.FileType.NotFound)
@@ -103,7 +117,7 @@ class Remote:
         return bool(self._info().type == fs.FileType.Directory)
 
     def stat(self) -> Stat:
-        """The object's size.
+        """The object's size and time.
 
         Raises:
             FileNotFoundError: It is not there.
@@ -111,7 +125,7 @@ class Remote:
         info = self._info()
         if info.type != fs.FileType.File:
             raise FileNotFoundError(f"{self} is not there")
-        return Stat(info.size)
+        return Stat(info.size, info.mtime_ns or 0)
 
     def read_bytes(self) -> bytes:
         """The whole object.
@@ -140,6 +154,7 @@ class Remote:
             stream = _filesystem(self.scheme).open_output_stream(self.path, compression=None)
             stream.write(content)
             stream.close()  # by hand: leaving a `with` on an error would commit what was written until then
+        _forget(self)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object."""
@@ -173,7 +188,12 @@ class Remote:
 
     def sizes(self) -> dict[str, int]:
         """Names and sizes of the objects directly in it, by one request for each thousand."""
-        return {info.base_name: info.size for info in self._below(recursive=False) if info.type == fs.FileType.File}
+        return {name: one.st_size for name, one in self.stats().items()}
+
+    def stats(self) -> dict[str, Stat]:
+        """Names, sizes and times of the objects directly in it, by one request for each thousand."""
+        found = (info for info in self._below(recursive=False) if info.type == fs.FileType.File)
+        return {info.base_name: Stat(info.size, info.mtime_ns or 0) for info in found}
 
     def remove_tree(self) -> None:
         """Remove all that lies below it, a thousand objects by one request."""
@@ -190,7 +210,20 @@ class Remote:
         return [info for info in found if info.path.rstrip("/") != self.path]
 
 
-Location: TypeAlias = Path | Remote
+def _given(value: object) -> Path | Remote:
+    """A setting's value as a place; pydantic wants ValueError."""
+    if isinstance(value, str):
+        try:
+            return location(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+    if not isinstance(value, Path | Remote):
+        raise ValueError("expected a local path, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER")
+    return value
+
+
+Location: TypeAlias = Annotated[Path | Remote, PlainValidator(_given), PlainSerializer(str, return_type=str)]
+"""A place, as a type and as a field of settings and tables, where it is written as its address."""
 
 
 def location(text: str | Path | Remote) -> Location:
@@ -203,10 +236,50 @@ def location(text: str | Path | Remote) -> Location:
         return text
     if "://" not in text:
         return Path(text)
-    at = urlsplit(text)
-    if at.scheme not in SCHEMES or not at.netloc or at.query or at.fragment:
+    scheme, _, path = text.partition("://")  # not urlsplit: "#" and "%" are letters of a key
+    if scheme not in SCHEMES or path.startswith("/") or not path or _OPTIONS.search(path):
         raise ConfigError(f"{text}: expected a local path, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER (endpoints: AWS_ENDPOINT_URL)")
-    return Remote(at.scheme, str(PurePosixPath(at.netloc + at.path)))
+    return Remote(scheme, str(PurePosixPath(path)))
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is the address of an object, rather than a path."""
+    return name.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def join(folder: Location, name: str) -> Location:
+    """The file that a manifest in a folder names: below the folder, or where an absolute path or an address says."""
+    if is_address(name):
+        return location(name)
+    if isinstance(folder, Path) or name.startswith("/"):
+        return (folder if isinstance(folder, Path) else Path()) / name
+    normal = posixpath.normpath(f"{folder.path}/{name}")
+    return Remote(folder.scheme, normal) if normal.startswith(f"{folder.path.partition('/')[0]}/") else folder / name
+
+
+def below(file: Location, folder: Location) -> PurePosixPath | None:
+    """A file's path below a folder, with slashes; None where it does not lie there."""
+    if isinstance(file, Path) and isinstance(folder, Path):
+        return PurePosixPath(file.relative_to(folder).as_posix()) if file.is_relative_to(folder) else None
+    inside = str(file).startswith(f"{folder}/") and isinstance(folder, Remote)
+    return PurePosixPath(str(file)[len(str(folder)) + 1 :]) if inside else None
+
+
+def files_below(folder: Location, *, follow_links: bool = False) -> list[str]:
+    """The files anywhere below a folder, as paths below it with slashes, by name.
+
+    Args:
+        folder: Where to look; a file gives nothing.
+        follow_links: Whether links to folders are gone into.
+    """
+    if isinstance(folder, Remote):
+        found = [info.path for info in folder._below(recursive=True) if info.type == fs.FileType.File]
+        return sorted(one[len(folder.path) + 1 :] for one in found)
+    made = []
+    for where, _, names in os.walk(folder, followlinks=follow_links):
+        inside = Path(where).relative_to(folder).as_posix()
+        made += [name if inside == "." else f"{inside}/{name}" for name in names]
+    return sorted(made)
 
 
 def remove_tree(folder: Location) -> None:
@@ -228,6 +301,18 @@ def open_parquet(file: Location) -> Any:
         return pa.OSFile(str(file), "rb")
     with _told(f"read {file}"):
         return _filesystem(file.scheme).open_input_file(file.path)
+
+
+def read_range(file: Location, offset: int, size: int) -> bytes:
+    """Some bytes of a file, fewer where it ends before.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        StoreError: The store does not give it.
+    """
+    with open_parquet(file) as opened, _told(f"read {file}"):
+        content: bytes = opened.read_at(max(0, min(size, opened.size() - offset)), offset)
+        return content
 
 
 @functools.cache
@@ -270,52 +355,141 @@ def _told(doing: str) -> Iterator[None]:
         ) from error
 
 
-# ---- local copies, for libraries that open files --------------------------------------------------------------------------------
+# ---- between an object store and this machine's disk, for libraries that open files ---------------------------------------------
 
 _COPIES: OrderedDict[Remote, Path] = OrderedDict()
 _COPIES_KEPT = 2
+_COPIES_IN_USE: Counter[Remote] = Counter()
 _COPY_LOCK = threading.Lock()
+_BLOCK = 16 << 20
+_AT_ONCE = 8
+"""Objects that are fetched or put at a time where there are many: small ones are waited for rather than carried."""
 
 
-def local_copy(remote: Remote) -> Path:
-    """A copy of an object on this machine's disk; each process keeps the last two, so that cuts of one recording fetch it once.
+@contextmanager
+def local_copy(file: Location) -> Iterator[Path]:
+    """A file on this machine's disk: itself, or a copy of an object.
+
+    Each process keeps the last two copies, so that cuts of one recording fetch it once; one that is in use stays.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ObjectError: It cannot be had, while the store answers.
+        StoreError: The store does not answer.
+        OSError: The disk is full.
+    """
+    if isinstance(file, Path):
+        yield file
+        return
+    with _COPY_LOCK:
+        if file not in _COPIES:
+            copy = _copies_folder() / f"{uuid4().hex}{file.suffix}"
+            _fetch_alone(file, copy)
+            _COPIES[file] = copy
+        _COPIES.move_to_end(file)
+        copy = _COPIES[file]
+        _COPIES_IN_USE[file] += 1
+        for old in [one for one in _COPIES if not _COPIES_IN_USE[one]][: max(0, len(_COPIES) - _COPIES_KEPT)]:
+            _COPIES.pop(old).unlink(missing_ok=True)
+    try:
+        yield copy
+    finally:
+        with _COPY_LOCK:
+            _COPIES_IN_USE.subtract([file])
+            if not _COPIES_IN_USE[file]:
+                del _COPIES_IN_USE[file]
+
+
+def _fetch_alone(file: Remote, copy: Path) -> None:
+    """Fetch an object; tell the fault of one object from that of a store, which would fail every recording of a run."""
+    try:
+        fetch(file, copy)
+    except StoreError:
+        file.parent.exists()  # raises where the store is gone
+        try:
+            fetch(file, copy)  # it may just have come back
+        except StoreError as error:
+            raise ObjectError(f"{file} cannot be read, though its store answers: {error.__cause__}") from error
+
+
+def fetch(file: Remote, copy: Path) -> None:
+    """Copy an object to this machine's disk, whole or not at all, in bounded memory.
 
     Raises:
         FileNotFoundError: It is not there.
         StoreError: The store does not give it.
         OSError: The disk is full.
     """
-    with _COPY_LOCK:
-        if remote in _COPIES:
-            _COPIES.move_to_end(remote)
-            return _COPIES[remote]
-        file = _copies_folder() / f"{uuid4().hex}{remote.suffix}"
-        with _told(f"read {remote}"):
-            source = _filesystem(remote.scheme).open_input_file(remote.path)
-        with source, file.open("wb") as copy:
+    with _told(f"read {file}"):
+        source = _filesystem(file.scheme).open_input_file(file.path)
+    try:
+        with source, copy.open("wb") as target:
             left = source.size()
             while left:
-                with _told(f"read {remote}"):
-                    block = source.read(min(left, 16 << 20))
+                with _told(f"read {file}"):
+                    block = source.read(min(left, _BLOCK))
                     if not block:
                         raise OSError(f"the last {left} bytes did not come")
-                copy.write(block)
+                target.write(block)
                 left -= len(block)
-        while len(_COPIES) >= _COPIES_KEPT:
-            _COPIES.popitem(last=False)[1].unlink(missing_ok=True)
-        _COPIES[remote] = file
-        return file
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise
+
+
+def put(file: Path, to: Remote) -> None:
+    """Copy a file of this machine into an object store, whole or not at all, in bounded memory.
+
+    Raises:
+        StoreError: The store does not take it.
+    """
+    with file.open("rb") as source, _told(f"write {to}"):
+        stream = _filesystem(to.scheme).open_output_stream(to.path, compression=None)
+        while block := source.read(_BLOCK):
+            stream.write(block)
+        stream.close()  # by hand, as in write_bytes
+    _forget(to)
+
+
+def put_folder(folder: Path, to: Remote) -> None:
+    """Copy all files below a folder into an object store; what says that they are complete is for the caller to put last.
+
+    Raises:
+        StoreError: The store does not take one.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda name: put(folder / name, to / name), files_below(folder)))
 
 
 def local_folder(folder: Location) -> Path:
-    """A folder that libraries open by themselves (a checkpoint): itself, or a copy of it that lasts as long as this process."""
+    """A folder that libraries open by themselves (a checkpoint): itself, or a copy of the files in it under the same name.
+
+    The copy lasts as long as this process, and is taken again where the folder has changed.
+
+    Raises:
+        FileNotFoundError: A file vanished meanwhile.
+        StoreError: The store does not give one.
+        OSError: The disk is full.
+    """
     if isinstance(folder, Path):
         return folder
-    copy = _copies_folder() / f"{uuid4().hex}-{folder.name}"
-    copy.mkdir()
-    for name in folder.sizes():
-        (copy / name).write_bytes((folder / name).read_bytes())
+    return _folder_copy(folder, tuple((name, one) for name, one in sorted(folder.stats().items()) if not name.startswith(_CLAIM)))
+
+
+@functools.lru_cache(maxsize=16)
+def _folder_copy(folder: Remote, stats: tuple[tuple[str, Stat], ...]) -> Path:
+    copy = _copies_folder() / uuid4().hex / folder.name
+    copy.mkdir(parents=True)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda name: fetch(folder / name, copy / name), [name for name, _ in stats]))
     return copy
+
+
+def _forget(file: Remote) -> None:
+    """An object that this process writes anew is no longer what was fetched of it."""
+    with _COPY_LOCK:
+        if not _COPIES_IN_USE[file] and file in _COPIES:
+            _COPIES.pop(file).unlink(missing_ok=True)
 
 
 @functools.cache

@@ -29,8 +29,9 @@ EMOTIONS: tuple[Emotion, ...] = get_args(Emotion)
 DIMENSIONS = ("valence", "arousal", "dominance")
 Split = Literal["train", "dev", "test"]
 
-Kind = Literal["ASR", "C", "DE", "DG", "DS", "CE", "CG", "CS"]
-"""What a question asks: transcription; content; direct emotion, gender, speaker count; the same three in context."""
+Kind = Literal["ASR", "C", "DE", "DG", "DS", "CE", "CG", "CS", "OPEN", "REPLY"]
+"""What a question asks: transcription; content; direct emotion, gender, speaker count; the same three in context; anything that an
+instruction asks for (DeSTA2); a reply to the speaker, who is heard and not asked about (BLSP-Emo, RE-LLM)."""
 
 UnscoredReason = Literal["unreadable", "refused", "timed_out", "no_reference", "no_label"]
 
@@ -271,11 +272,20 @@ class Clip(Record):
         return " ".join(one.transcript for one in self.segments if one.transcript)
 
 
+class Turn(Record):
+    """A question that was asked before, and its answer."""
+
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+
+
 class QAPair(Record):
     """A question about a clip, its answer, and how both came about.
 
     `label` is the deterministic answer where there is one ("sad" for a DE question, "female" for DG), `label_attribute` what it is a
-    value of. `evidence` is the text that the generator saw, `raw` what it replied.
+    value of. `history` are the turns before it in a dialogue about the clip. `evidence` is the text that the generator saw, `raw` what it
+    replied, `model` the LLM that wrote it. `checks` are those that the pair passed, `flags` those that it did not pass but stays for, to be
+    reported apart.
     """
 
     clip_id: str
@@ -287,15 +297,19 @@ class QAPair(Record):
     answer: str = Field(min_length=1)
     label_attribute: str | None = None
     label: str | None = None
+    history: tuple[Turn, ...] = ()
     evidence: str | None = None
     generator: str
+    model: str | None = None
     prompt_digest: str | None = None
     raw: str | None = None
     checks: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        return content_hash(self.source, self.clip_id, self.kind, self.question, self.answer)
+        before = [text for turn in self.history for text in (turn.question, turn.answer)]
+        return content_hash(self.source, self.clip_id, self.kind, *before, self.question, self.answer)
 
 
 class Example(Record):
@@ -444,6 +458,9 @@ def from_arrow(table: pa.Table, record: type[R]) -> list[R]:
     return list(iter_arrow(table, record))
 
 
+_AT_ONCE = 32
+
+
 def iter_arrow(table: pa.Table, record: type[R]) -> Iterator[R]:
     """Like `from_arrow`, one at a time."""
     missing = [name for name in arrow_schema(record).names if name not in table.column_names]
@@ -451,7 +468,9 @@ def iter_arrow(table: pa.Table, record: type[R]) -> Iterator[R]:
         raise DataError(
             f"this table is not a {record.__name__} table: missing columns {', '.join(missing)}; it has {', '.join(table.column_names)}"
         )
-    for index, row in enumerate(table.to_pylist(maps_as_pydicts="strict")):
+    # A few at a time: a whole part at once would be in memory twice, and keep a caller who asks for one row waiting for all.
+    some = (table.slice(start, _AT_ONCE) for start in range(0, len(table), _AT_ONCE))
+    for index, row in enumerate(row for piece in some for row in piece.to_pylist(maps_as_pydicts="strict")):
         key = row.pop("id")
         try:
             made = record.model_validate(row)

@@ -15,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from undertone.errors import DataError, DependencyError, DiskFull
+from undertone.parquet import ROWS, Lend, filled, one_array, taken
 from undertone.paths import Location, StoreError
 from undertone.records import Record, arrow_schema, from_arrow, to_arrow
 
@@ -119,12 +121,15 @@ class Fates:
         detail: For each input row something for people; None for none at all.
         rows: What the kept rows became, columns of `writes`; None where they stay as they are.
         origin: For each of `rows` the input row that it counts with, which is a kept one; None where each kept row became one, in order.
+        members: For each of `rows` the numbers of the input rows that it is made of, as a clip is of segments: the elements of the one
+            column of `writes` that `rows` then lacks.
     """
 
     reason: pa.Array
     detail: pa.Array | None = None
     rows: pa.Table | None = None
     origin: pa.Array | None = None
+    members: pa.ListArray | None = None
 
     @property
     def kept(self) -> pa.Array:
@@ -141,15 +146,19 @@ class ColumnStage(Stage[In, Out]):
             quiet = pc.less(columns["level_db"], self.min_db)
             return Fates(reason=pc.if_else(quiet, "quiet", None))
 
-    In scope "row" and "part" `fates` gets the columns of one part. In scope "table" it gets those of `keys` of all parts, one after the
-    other, and runs once for the whole table: the parts are read, reduced to their keys, and read again to be filtered, one at a time in
-    each worker, so that memory does not grow with them. Such a stage cannot change rows.
+    In scope "row" and "part" `fates` gets the columns of one part that `looks_at` names. In scope "table" it gets those of `keys` of all
+    parts, one after the other, and runs once for the whole table: the parts are read, reduced to their keys, and read again to be filtered,
+    one at a time in each worker, so that memory does not grow with them. Such a stage cannot change rows.
 
     Class attributes:
-        looks_at: In scope "table": the columns of `reads` that `keys` needs.
+        looks_at: The columns of `reads`, or leaves of them ("labels.list.element.number"), that the rule needs; None for all. A stage that
+            gives rows of its own, without `members`, needs what it gives.
+        borrows: Write numbers of the source's rows in place of rows that the stage does not change: a tenth of the time. The table then
+            needs its source; leave it off where people may take the table away.
     """
 
-    looks_at: ClassVar[tuple[str, ...]] = ("id",)
+    looks_at: ClassVar[tuple[str, ...] | None] = None
+    borrows: ClassVar[bool] = False
 
     def keys(self, columns: pa.Table) -> pa.Table:
         """What a decision about the whole table must know of the rows of one part: as little as can be, one row for each."""
@@ -167,7 +176,10 @@ class ColumnStage(Stage[In, Out]):
         made: dict[int, list[Any]] = {index: [] if fates.rows is not None else [rows[index]] for index in kept}
         if fates.rows is not None:
             origin = kept if fates.origin is None else fates.origin.to_pylist()
-            for index, row in zip(origin, from_arrow(fates.rows, self.writes), strict=True):
+            whole = made_rows(
+                self, fates, lambda names, numbers: taken(columns if names is None else columns.select(names), numbers)
+            )
+            for index, row in zip(origin, from_arrow(whole, self.writes), strict=True):
                 made[index].append(row)
         reasons = fates.reason.to_pylist()
         details = [None] * len(rows) if fates.detail is None else fates.detail.to_pylist()
@@ -175,6 +187,25 @@ class ColumnStage(Stage[In, Out]):
             Kept(tuple(made[index])) if reason is None else Dropped(reason, detail)
             for index, (reason, detail) in enumerate(zip(reasons, details, strict=True))
         ]
+
+
+def borrowing(stage: ColumnStage[Any, Any], fates: Fates) -> tuple[pa.Table, str | None] | None:
+    """What a file holds that borrows the rows that a stage left as they are, see `parquet.filled`: its own columns, and `inside`.
+
+    None where the stage gave rows that are nowhere else.
+    """
+    if fates.rows is None:
+        return pa.table({ROWS: np.flatnonzero(fates.kept.to_numpy(zero_copy_only=False))}), None
+    if fates.members is None:
+        return None
+    (inside,) = set(arrow_schema(stage.writes).names) - set(fates.rows.column_names)
+    return fates.rows.append_column(ROWS, fates.members), inside
+
+
+def made_rows(stage: ColumnStage[Any, Any], fates: Fates, lend: Lend) -> pa.Table:
+    """The rows that a stage made, whole; `lend` gives rows of its input."""
+    borrows = borrowing(stage, fates)
+    return fates.rows if borrows is None else filled(*borrows, None, lend)
 
 
 def checked_fates(stage: ColumnStage[Any, Any], columns: pa.Table) -> Fates:
@@ -196,21 +227,26 @@ def checked_fates(stage: ColumnStage[Any, Any], columns: pa.Table) -> Fates:
         return Fates(reason=reason, detail=detail)
     if stage.scope == "table":
         raise DataError(f"stage {stage.name} sees the keys of a whole table, so it can keep and drop rows but not change them")
-    rows = fates.rows.select(arrow_schema(stage.writes).names)
-    origin = None if fates.origin is None else _flat(fates.origin)
+    names = arrow_schema(stage.writes).names
+    if fates.members is not None:
+        names = [name for name in names if name in fates.rows.column_names]
+        if len(names) != len(arrow_schema(stage.writes)) - 1 or len(fates.members) != len(fates.rows):
+            raise DataError(
+                f"stage {stage.name} gave members of its rows, so the rows must lack one column of {stage.writes.__name__}, and each must "
+                "have a list of members"
+            )
+    rows = fates.rows.select(names)
+    origin = None if fates.origin is None else one_array(fates.origin)
     if len(rows) != (kept.true_count if origin is None else len(origin)):
         raise DataError(f"stage {stage.name} gave {len(rows)} rows for {kept.true_count} kept ones without saying which is whose")
     if origin is not None and not pc.all(kept.take(origin), min_count=0).as_py():
         raise DataError(f"stage {stage.name} made rows of a row that it dropped")
-    return Fates(reason=reason, detail=detail, rows=rows, origin=origin)
-
-
-def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    members = None if fates.members is None else one_array(fates.members)
+    return Fates(reason=reason, detail=detail, rows=rows, origin=origin, members=members)
 
 
 def _strings(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return _flat(column).cast(pa.string())
+    return one_array(column).cast(pa.string())
 
 
 def outcomes_of(stage: Stage[In, Out], rows: Sequence[In]) -> list[Outcome[Out]]:

@@ -14,41 +14,50 @@ resume and names the key that differs.
 
 A folder may lie in an object store (`paths.Remote`): a part is then one PUT, and claims take the place of `_lock`.
 
+A filter of columns may leave the rows that it keeps where they are (`ColumnStage.borrows`): its parts then hold numbers of rows of the
+source's parts, in a column `rows_in_source`, and whoever opens the table reads those. Such a table needs its source, and says so when the
+source is gone or has become another.
+
 Damage is noticed wherever it falls: pages of a part carry checksums, `_done.json` holds size and digest of every file's footer, and markers
 are sealed with a digest of themselves. A damaged part of an unfinished table is made again; a damaged finished table is refused.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
-import json
 import os
-import tempfile
+import posixpath
+import random
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Literal, TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from undertone.errors import DataError, DiskFull, ResumeMismatch
-from undertone.paths import Claim, Location, Remote, StoreError, is_claim, open_parquet, remove_tree
+from undertone.errors import DataError, ResumeMismatch
+from undertone.markers import Begun, Done, PartInfo, Source, read_marker, refuse_other
+from undertone.markers import Counts as Counts
+from undertone.markers import Fingerprint as Fingerprint
+from undertone.parquet import DISK_FULL as DISK_FULL
+from undertone.parquet import ROWS, FileSeal, changed, content_digest, filled, read_sealed, seal_of, taken, write_table
+from undertone.parquet import disk_full as disk_full
+from undertone.parquet import read_parquet as read_parquet
+from undertone.parquet import write_bytes as write_bytes
+from undertone.paths import Claim, Location, Remote, StoreError, is_claim, location, open_parquet, remove_tree
 from undertone.records import Loss, Record, arrow_schema, from_arrow, iter_arrow, to_arrow
 
 R = TypeVar("R", bound=Record)
-M = TypeVar("M", bound=BaseModel)
 
 LOCK = "_lock"
 _META_KEY = b"undertone.part"
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_TAIL = 1 << 16
+_MADE_BY_KEY = b"undertone.made_by"
 _AT_ONCE = 16
 """Files looked at together: an object store answers in tens of milliseconds, whatever it is asked."""
 
@@ -56,121 +65,12 @@ _HELD: dict[Remote, Claim] = {}
 """Claims of this process, so that `finish` can tell that one was lost."""
 
 
-class Fingerprint(BaseModel):
-    """What a table is a function of."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stage: str
-    version: str
-    seed: int
-    config: dict[str, Any]
-    inputs: dict[str, str]
-    limit: int | None = None
-
-    def flat(self) -> dict[str, str]:
-        """Dotted keys to printable values, for the comparison of two fingerprints."""
-        found: dict[str, str] = {}
-
-        def walk(prefix: str, value: Any) -> None:
-            if isinstance(value, dict) and value:
-                for key, one in value.items():
-                    walk(f"{prefix}.{key}" if prefix else str(key), one)
-            else:
-                found[prefix] = json.dumps(value, sort_keys=True)
-
-        walk("", json.loads(self.model_dump_json()))
-        return found
-
-
-class _Sealed(BaseModel):
-    """A marker that carries a digest of itself, so that one changed by hand or by a disk does not pass for another."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seal: str = ""
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        content = json.loads(self.model_dump_json(exclude={"seal", *_ADDED_LATER}))
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-        if self.seal and self.seal != digest:
-            raise ValueError("its content is not what was written")
-        object.__setattr__(self, "seal", digest)
-        return self
-
-
-_ADDED_LATER = ("bytes", "footer")
-
-
-class FileSeal(BaseModel):
-    """Size of a Parquet file in bytes, and digest of its footer; the footer knows its pages, which carry checksums."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bytes: int = 0
-    footer: str = ""
-
-
-class PartInfo(_Sealed):
-    """What one part holds: input rows and their fates, output rows, content digest; size and footer as in `FileSeal`."""
-
-    file: str
-    inputs: int
-    kept: int
-    dropped: int
-    failed: int
-    rows: int
-    digest: str
-    bytes: int = 0
-    footer: str = ""
-
-
-class Counts(BaseModel):
-    """Fates of a table's input rows; `kept + dropped + failed == inputs` always. `rows` counts output rows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    inputs: int
-    kept: int
-    dropped: int
-    failed: int
-    rows: int
-    reasons: dict[str, int] = Field(default_factory=dict)
-
-
-class Done(_Sealed):
-    """The content of `_done.json`; `losses` are the seals of dropped.parquet and failed.parquet."""
-
-    record: str
-    fingerprint: Fingerprint
-    counts: Counts
-    digest: str
-    parts: tuple[PartInfo, ...]
-    losses: dict[str, FileSeal] = Field(default_factory=dict)
-
-
-class _Begun(BaseModel):
-    """What every `_done.json` tells, that of an artefact too."""
-
-    fingerprint: Fingerprint
-
-
-def _read_marker(marker: Location, model: type[M]) -> M | None:
-    """A marker's content, None where it is not there."""
-    try:
-        return model.model_validate_json(marker.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise DataError(f"{marker} is damaged: {error}. Delete {marker.parent} and run the same command again") from error
-
-
 class Table(Generic[R]):
     """A finished table, opened for reading."""
 
     def __init__(self, path: Location, record: type[R], done: Done) -> None:
         self.path, self.record, self.done = path, record, done
+        self._lenders: _Lenders = {}
 
     @property
     def digest(self) -> str:
@@ -199,63 +99,86 @@ class Table(Generic[R]):
 
     def dropped(self) -> list[Loss]:
         """The rows that a rule dropped."""
-        return self._losses("dropped.parquet")
+        return from_arrow(self.losses("dropped"), Loss)
 
     def failed(self) -> list[Loss]:
         """The rows that raised."""
-        return self._losses("failed.parquet")
+        return from_arrow(self.losses("failed"), Loss)
 
-    def _losses(self, name: str) -> list[Loss]:
-        return from_arrow(_read_sealed(self.path / name, self.done.losses.get(name)), Loss)
+    def losses(self, kind: Literal["dropped", "failed"], columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows that a rule dropped, or that raised, as columns of `Loss`; some of them, or all."""
+        name = f"{kind}.parquet"
+        return read_sealed(self.path / name, self.done.losses.get(name), columns=columns)
 
-    def read(self, part: PartInfo, columns: Sequence[str] | None) -> pa.Table:
-        seal = FileSeal(bytes=part.bytes, footer=part.footer)
-        return _read_sealed(self.path / part.file, seal, columns=columns)
+    def read(self, part: PartInfo, columns: Sequence[str] | None = None, *, rows: pa.Array | None = None) -> pa.Table:
+        """The rows of one part as columns.
 
+        Args:
+            part: Of `done.parts`.
+            columns: Columns, or leaves of them ("segments.list.element.speaker"); all if None.
+            rows: Numbers of rows, in the order in which they are wanted; all if None.
 
-def read_parquet(file: Location, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """One Parquet file as an Arrow table; a DataError that names the file where it cannot be read.
-
-    Args:
-        file: The file.
-        columns: Columns, or leaves of them ("segments.list.element.speaker"); all if None.
-    """
-    return _read_sealed(file, None, columns=columns)
-
-
-def _read_sealed(file: Location, seal: FileSeal | None, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """A Parquet file that must be what its seal says; page checksums are verified while it is read."""
-    try:
-        with open_parquet(file) as source:
-            if seal is not None and source.size() != seal.bytes:
-                raise _changed(file, f"has {source.size()} bytes, but _done.json says {seal.bytes} bytes")
-            if seal is not None and seal.footer and _seal_of(source).footer != seal.footer:
-                raise _changed(file, "has another footer than _done.json says")
-            source.seek(0)
-            with pq.ParquetFile(source, page_checksum_verification=True) as opened:
-                return opened.read(columns=list(columns) if columns is not None else None)
-    except FileNotFoundError as error:
-        if seal is not None:
-            raise _changed(file, "is missing, but _done.json lists it") from error
-        raise DataError(f"{file} is missing. Delete its folder and run the same command again") from error
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read as Parquet: {error}. Delete its folder and run the same command again") from error
+        Raises:
+            DataError: The part is damaged, or borrows rows of a table that is gone or has become another.
+        """
+        return _read_part(self.path, part, columns, rows, self._lenders)
 
 
-def _changed(file: Location, how: str) -> DataError:
-    return DataError(f"{file} {how}: it was changed by hand. Delete {file.parent} and run the same command again")
+_Lenders = dict[Location, dict[str, PartInfo]]
+"""Tables that parts borrow rows of, as far as they were opened: their parts by name."""
 
 
-def _seal_of(source: pa.NativeFile) -> FileSeal:
-    """Size and digest of the footer of an open Parquet file; a file without one gets the digest of its end."""
-    size = source.size()
-    source.seek(max(0, size - _TAIL))
-    tail = source.read(min(size, _TAIL))
-    length = 8 + int.from_bytes(tail[-8:-4], "little")
-    if len(tail) < length <= size:
-        source.seek(size - length)
-        tail = source.read(length)
-    return FileSeal(bytes=size, footer=hashlib.sha256(tail[-length:]).hexdigest()[:16])
+def _read_part(
+    folder: Location, part: PartInfo, columns: Sequence[str] | None, rows: pa.Array | None, lenders: _Lenders
+) -> pa.Table:
+    file, seal = folder / part.file, FileSeal(bytes=part.bytes, footer=part.footer)
+    if part.source is None:
+        return taken(read_sealed(file, seal, columns=columns), rows)
+    lender, lent = _lender(file, part.source, lenders)
+    own = taken(read_sealed(file, seal), rows)
+    return filled(own, part.source.inside, columns, lambda names, numbers: _read_part(lender, lent, names, numbers, lenders))
+
+
+def _lender(file: Location, source: Source, lenders: _Lenders) -> tuple[Location, PartInfo]:
+    """The table and the part that a file borrows rows of, if they are there and what they were."""
+    folder = _seen_from(file.parent, source.folder)
+    if folder not in lenders:
+        done = read_marker(folder / "_done.json", Done)
+        if done is None:
+            raise DataError(
+                f"{file} holds numbers of rows of {folder}, which is not there or not finished. Make that table again (the same "
+                f"command does), or start this one over with --redo {file.parent.name}"
+            )
+        lenders[folder] = {one.file: one for one in done.parts}
+    found = lenders[folder].get(source.file)
+    if found is None or found.digest != source.digest:
+        raise DataError(
+            f"{file} holds numbers of rows of {folder / source.file}, whose content has become another: {folder.name} was made again. "
+            f"Start this table over with --redo {file.parent.name}"
+        )
+    return folder, found
+
+
+def borrowed_from(source: Location, part: PartInfo, *, seen_from: Location, inside: str | None = None) -> Source:
+    """What a part of the table in folder `seen_from` says of the part of `source` whose rows it borrows."""
+    return Source(folder=_relative(source, seen_from), file=part.file, digest=part.digest, inside=inside)
+
+
+def _relative(folder: Location, start: Location) -> str:
+    """A folder as seen from another one, so that both may be moved together."""
+    if isinstance(folder, Path) and isinstance(start, Path):
+        return Path(os.path.relpath(folder, start)).as_posix()
+    if isinstance(folder, Remote) and isinstance(start, Remote) and folder.scheme == start.scheme:
+        return posixpath.relpath(f"/{folder.path}", f"/{start.path}")
+    return str(folder.absolute() if isinstance(folder, Path) else folder)
+
+
+def _seen_from(start: Location, text: str) -> Location:
+    if "://" in text or os.path.isabs(text):
+        return location(text)
+    if isinstance(start, Remote):
+        return Remote(start.scheme, posixpath.normpath(f"{start.path}/{text}"))
+    return Path(os.path.normpath(start / text))
 
 
 def open_table(path: Location, record: type[R]) -> Table[R]:
@@ -265,7 +188,7 @@ def open_table(path: Location, record: type[R]) -> Table[R]:
         DataError: There is no finished table of this record class at `path`.
     """
     marker = path / "_done.json"
-    done = _read_marker(marker, Done)
+    done = read_marker(marker, Done)
     if done is None:
         state = "is not finished; run the same command again to finish it" if path.exists() else "does not exist"
         raise DataError(f"table {path} {state} (no {marker.name})")
@@ -277,98 +200,6 @@ def open_table(path: Location, record: type[R]) -> Table[R]:
 # ---- writing -------------------------------------------------------------------------------------------------------------------
 
 
-def write_bytes(file: Location, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises:
-        DataError: The disk is full; nothing that was complete is lost.
-    """
-    with atomic(file) as draft:
-        draft.write_bytes(content)
-
-
-@contextmanager
-def atomic(file: Location) -> Iterator[Path]:
-    """A draft path to write to; renamed (or put) to `file` on success, removed on error.
-
-    Raises:
-        DataError: The disk (or a quota) is full; nothing that was complete is lost.
-        StoreError: The object store does not take it.
-    """
-    if isinstance(file, Remote):
-        with _disk_errors(file), tempfile.TemporaryDirectory(prefix="undertone-") as folder:
-            draft = Path(folder) / file.name
-            yield draft
-            file.write_bytes(draft.read_bytes())
-        return
-    draft = file.with_name(f".{file.name}.{os.getpid()}-{uuid4().hex[:8]}.draft")
-    try:
-        with _disk_errors(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            yield draft
-            with draft.open("rb") as handle:
-                os.fsync(handle.fileno())
-            draft.replace(file)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _disk_errors(file: Location) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise disk_full(file, error) from error
-        raise DataError(f"cannot write {file}: {error.strerror or error}. Choose another --out, or mend its folder") from error
-
-
-def disk_full(file: Location, error: OSError) -> DiskFull:
-    """The error for a full disk: what is complete stays, so freeing space and the same command go on from there."""
-    cause = os.strerror(error.errno or errno.ENOSPC)
-    return DiskFull(f"cannot write {file}: {cause}. Free some space and run the same command again: finished parts are kept")
-
-
-def content_digest(table: pa.Table, record: type[Record]) -> str:
-    """sha256 over the rows' content, volatile fields left out.
-
-    The same for equal rows, however they are chunked, wherever they were made, and before and after a file: what lies in memory under a
-    null is not content, nor is what a file adds to the schema.
-    """
-    names = [name for name in table.column_names if name not in record.volatile]
-    digest = hashlib.sha256(repr(names).encode())
-    for name in names:
-        for leaf in _flat(_one_array(table.column(name))):
-            # Through IPC rather than the raw buffers: IPC normalises offsets and drops slack behind the data.
-            digest.update(pa.record_batch([leaf], names=["leaf"]).serialize())
-    return digest.hexdigest()
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    joined = column.combine_chunks()
-    return joined if isinstance(joined, pa.Array) else pa.concat_arrays(joined.chunks)
-
-
-def _flat(array: pa.Array) -> Iterator[pa.Array]:
-    """The content of a nested array as flat arrays without nulls: where it holds something, how long its lists are, its values."""
-    yield array.is_valid()
-    if pa.types.is_struct(array.type):
-        for child in array.flatten():
-            yield from _flat(child)
-    elif pa.types.is_map(array.type):  # a list of entries, which Arrow's functions know
-        yield from _flat(array.cast(pa.list_(pa.struct([array.type.key_field, array.type.item_field]))))
-    elif pa.types.is_list(array.type):
-        yield pc.fill_null(array.value_lengths(), 0)
-        yield from _flat(array.flatten())
-    else:
-        yield pc.fill_null(array, _ZERO[array.type]) if array.null_count else array
-
-
-_ZERO: dict[pa.DataType, Any] = {pa.string(): "", pa.int64(): 0, pa.float64(): 0.0, pa.bool_(): False}
-
-
 def write_part(
     folder: Location,
     index: int,
@@ -378,6 +209,7 @@ def write_part(
     inputs: int,
     kept: int,
     losses: Sequence[tuple[bool, Loss]],
+    made_by: str | None = None,
 ) -> PartInfo:
     """Commit one part: its losses first, its rows last, so that a part that is there is accounted for.
 
@@ -389,6 +221,8 @@ def write_part(
         inputs: Number of input rows.
         kept: Number of input rows that were kept.
         losses: `(failed, loss)` for every other input row.
+        made_by: Digest of the fingerprint that it is written under; if None, of that which the folder was begun with, as a caller may
+            say who holds the folder alone.
     """
     lost = {kind: [loss for failed, loss in losses if failed == (kind == "failed")] for kind in ("dropped", "failed")}
     return write_part_columns(
@@ -400,6 +234,7 @@ def write_part(
         kept=kept,
         dropped=to_arrow(lost["dropped"], Loss),
         failed=to_arrow(lost["failed"], Loss),
+        made_by=made_by,
     )
 
 
@@ -413,13 +248,20 @@ def write_part_columns(
     kept: int,
     dropped: pa.Table | None = None,
     failed: pa.Table | None = None,
+    made_by: str | None = None,
+    source: Source | None = None,
 ) -> PartInfo:
     """What `write_part` does, for rows and losses that are columns already; no losses of a kind if None.
+
+    With a `source`, `rows` are the columns of the part's own and `ROWS`, see `parquet.filled`.
 
     Raises:
         DataError: Kept, dropped and failed rows are not the input rows.
     """
-    schema = arrow_schema(record)
+    if made_by is None:
+        plan = begun(folder)
+        made_by = plan.digest if plan is not None else ""
+    schema = _schema(record, source)
     rows = rows.select(schema.names).cast(schema)
     lost = {"dropped": dropped, "failed": failed}
     losses = {kind: to_arrow([], Loss) if found is None else found for kind, found in lost.items()}
@@ -430,72 +272,68 @@ def write_part_columns(
         dropped=len(losses["dropped"]),
         failed=len(losses["failed"]),
         rows=len(rows),
-        digest=content_digest(rows, record),
+        digest=_digest(rows, record, source),
+        made_by=made_by,
+        source=source,
     )
     if info.kept + info.dropped + info.failed != inputs:
         raise DataError(
-            f"{folder.name} part {index}: {kept} kept + {info.dropped} dropped + {info.failed} failed is not {inputs} input rows"
+            f"{folder.name} part {index}: {info.kept} kept + {info.dropped} dropped + {info.failed} failed is not {inputs} input rows"
         )
     for kind, found in losses.items():
-        write_table(work_file(folder, index, kind), found)
-    write_table(folder / info.file, rows.replace_schema_metadata({_META_KEY: info.model_dump_json().encode()}))
+        write_work(folder, index, kind, found, made_by=made_by)
+    told = {_META_KEY: info.model_dump_json().encode()}
+    if source is not None:
+        told[b"undertone.note"] = _note(source).encode()
+    write_table(folder / info.file, rows.replace_schema_metadata(told))
     return info
 
 
-def write_table(file: Location, table: pa.Table) -> None:
-    """Write a Parquet file, whole or not at all, with checksums of its pages."""
-    with atomic(file) as draft:
-        pq.write_table(table, draft, compression="zstd", write_page_checksum=True, **_encodings(table.schema))
+def _schema(record: type[Record], source: Source | None) -> pa.Schema:
+    """The columns that a part's own file has."""
+    if source is None:
+        return arrow_schema(record)
+    if source.inside is None:
+        return pa.schema([pa.field(ROWS, pa.int64(), nullable=False)])
+    own = [field for field in arrow_schema(record) if field.name != source.inside]
+    return pa.schema([*own, pa.field(ROWS, pa.list_(pa.int64()), nullable=False)])
 
 
-def _encodings(schema: pa.Schema) -> dict[str, Any]:
-    """How columns are stored: repeated strings as dictionaries, times as differences, the rest plainly.
-
-    Arrow's default tries a dictionary of every float and every key first, and keeps statistics that nobody reads: a third of the time
-    that writing takes, and files a fifth larger.
-    """
-    leaves = {path: kind for field in schema for path, kind in _leaves(field.name, field.type)}
-    return {
-        "write_statistics": False,
-        "use_dictionary": [path for path, kind in leaves.items() if kind == pa.string() and path not in ("id", "row_id")],
-        "column_encoding": {path: "DELTA_BINARY_PACKED" for path, kind in leaves.items() if kind == pa.int64()},
-    }
+def _digest(rows: pa.Table, record: type[Record], source: Source | None) -> str:
+    """The digest of a part's content; of one that borrows rows, of their numbers and of what they are numbers of."""
+    own = content_digest(rows, record)
+    return own if source is None else hashlib.sha256(f"{own} of {source.digest}".encode()).hexdigest()[: len(own)]
 
 
-def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
-    """The leaves of a column under the names that they have in Parquet."""
-    if pa.types.is_map(kind):
-        yield from _leaves(f"{path}.key_value.key", kind.key_type)
-        yield from _leaves(f"{path}.key_value.value", kind.item_type)
-    elif pa.types.is_list(kind):
-        yield from _leaves(f"{path}.list.element", kind.value_type)
-    elif pa.types.is_struct(kind):
-        for field in kind:
-            yield from _leaves(f"{path}.{field.name}", field.type)
-    else:
-        yield path, kind
+def _note(source: Source) -> str:
+    what = "row n is" if source.inside is None else f"{source.inside} of row n are"
+    return f"{what} row {ROWS}[n] (counted from 0) of {source.folder}/{source.file}; undertone.tables.open_table reads them"
 
 
-def finished_part(folder: Location, index: int, *, record: type[Record] | None = None) -> PartInfo | None:
+def finished_part(
+    folder: Location, index: int, *, record: type[Record] | None = None, made_by: str | None = None
+) -> PartInfo | None:
     """What a committed part says of itself, or None where it is not there, or is not what was written (then it is removed).
 
-    All of it is read, so that a run which goes on stands on nothing that was damaged meanwhile.
+    All of it is read, so that a run which goes on stands on nothing that was damaged meanwhile. What it borrows is read by whoever uses it.
 
     Args:
         folder: The table's folder.
         index: Number of the part.
         record: Class of the rows; given, the digest of their content is made again as well.
+        made_by: Digest of the fingerprint that it must have been written under; any if None.
     """
     try:
         found = _part_info(folder, index)
         if found is None:
             return None
         rows = read_parquet(folder / found.file)
-        losses = [len(_read_losses(folder, index, kind)) for kind in ("dropped", "failed")]
+        losses = [len(_read_losses(folder, index, kind, made_by=found.made_by)) for kind in ("dropped", "failed")]
         digest = found.digest
         if record is not None:  # a schema is not content: names and types of nested fields are compared by themselves
-            digest = content_digest(rows, record) if rows.schema.equals(arrow_schema(record)) else ""
-        if [digest, len(rows), *losses] == [found.digest, found.rows, found.dropped, found.failed]:
+            digest = _digest(rows, record, found.source) if rows.schema.equals(_schema(record, found.source)) else ""
+        told = [found.digest, found.rows, found.dropped, found.failed, found.made_by if made_by is None else made_by]
+        if [digest, len(rows), *losses, found.made_by] == told:
             return found
     except DataError:
         pass
@@ -512,7 +350,7 @@ def _part_info(folder: Location, index: int) -> PartInfo | None:
     file = folder / _part_name(index)
     try:
         with open_parquet(file) as source:
-            seal = _seal_of(source)
+            seal = seal_of(source)
             source.seek(0)
             info = PartInfo.model_validate_json((pq.read_schema(source).metadata or {})[_META_KEY])
     except FileNotFoundError:
@@ -533,6 +371,21 @@ def work_file(folder: Location, index: int, kind: str) -> Location:
     return folder / "_work" / f"{index:05d}.{kind}.parquet"
 
 
+def write_work(folder: Location, index: int, kind: str, table: pa.Table, *, made_by: str) -> None:
+    """Write such a file, with the digest of the fingerprint that it is of."""
+    write_table(work_file(folder, index, kind), table.replace_schema_metadata({_MADE_BY_KEY: made_by.encode()}))
+
+
+def read_work(folder: Location, index: int, kind: str, *, made_by: str) -> pa.Table | None:
+    """What `write_work` wrote under the same fingerprint; None where it is not there, was written under another one or is damaged."""
+    file = work_file(folder, index, kind)
+    try:
+        found = read_parquet(file)
+    except DataError:
+        return None
+    return found if (found.schema.metadata or {}).get(_MADE_BY_KEY) == made_by.encode() else None
+
+
 def begin(folder: Location, fingerprint: Fingerprint, *, redo_hint: str) -> None:
     """Claim a folder for a fingerprint, or refuse because it holds the work of another one.
 
@@ -544,29 +397,64 @@ def begin(folder: Location, fingerprint: Fingerprint, *, redo_hint: str) -> None
     Raises:
         ResumeMismatch: The folder was begun with another fingerprint; the message names the first keys that differ.
     """
-    before = _read_marker(folder / "_plan.json", Fingerprint)
-    done = _read_marker(folder / "_done.json", _Begun)
+    before = begun(folder)
+    done = read_marker(folder / "_done.json", Begun)
     for found in (before, done.fingerprint if done else None):
         if found is not None:
             refuse_other(folder, found, fingerprint, redo_hint=redo_hint)
     if before is not None:
         return
-    if done is not None or any(folder.glob("part-*.parquet")):
-        held = "a _done.json" if done is not None else "parts"
+    held = "a _done.json" if done is not None else "parts" if any(folder.glob("part-*.parquet")) else None
+    if held is not None and begun(folder) is None:  # looked for again: another job of the same array may have begun meanwhile
         raise ResumeMismatch(
             f"{folder} holds {held} but no _plan.json, so it cannot be told what made them. Choose a new --out, or {redo_hint}"
         )
     plan = fingerprint.model_dump_json(indent=1).encode()
-    if isinstance(folder, Remote) or not _link_new(folder / "_plan.json", plan):
+    if isinstance(folder, Remote):
+        _propose(folder, fingerprint, plan, redo_hint=redo_hint)
+    elif not _link_new(folder / "_plan.json", plan):
         write_bytes(folder / "_plan.json", plan)
-    found = _read_marker(folder / "_plan.json", Fingerprint)
+    found = begun(folder)
     if found is not None:  # jobs that share the folder's lock may have begun at once: one of them wins
         refuse_other(folder, found, fingerprint, redo_hint=redo_hint)
 
 
+def begun(folder: Location) -> Fingerprint | None:
+    """What a folder was begun with, None where it was not."""
+    return read_marker(folder / "_plan.json", Fingerprint)
+
+
+def _propose(folder: Remote, fingerprint: Fingerprint, plan: bytes, *, redo_hint: str) -> None:
+    """Put a plan into a store, unless there is one: pyarrow cannot make a PUT conditional (it drops If-None-Match without a word).
+
+    Announce, then look, as claims do. Whoever begins puts a proposal, whose name holds the fingerprint's digest, then lists the others',
+    then looks for the plan; the proposal is taken back after the plan was put. So of two that begin at once at least one sees the other's
+    proposal, or the plan that it has become, and no plan is put beside a proposal that differs from it.
+    """
+    own = f"_plan-{fingerprint.digest}-"
+    for last in (False,) * 5 + (True,):
+        mine = folder / f"{own}{uuid4().hex}.json"
+        mine.write_bytes(plan)
+        try:
+            others = [one for one in folder.glob("_plan-*.json") if not one.name.startswith(own)]
+            if begun(folder) is not None:  # the caller compares it
+                return
+            if not others:
+                (folder / "_plan.json").write_bytes(plan)
+                return
+        finally:
+            mine.unlink(missing_ok=True)
+        if not last:
+            time.sleep(random.uniform(0.05, 0.5))
+    raise ResumeMismatch(
+        f"{folder}: another run begins here with another configuration or other inputs ({others[0].name}). Choose a new --out, "
+        f"wait for that run, or {redo_hint}"
+    )
+
+
 def _link_new(file: Path, content: bytes) -> bool:
     """Make a file that is not there yet, whole or not at all; leave one that is. False where the file system has no links."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
+    draft = file.with_name(f".{file.name}.{uuid4().hex}.draft")  # machines that share a disk have equal process numbers
     write_bytes(draft, content)
     try:
         os.link(draft, file)
@@ -579,21 +467,6 @@ def _link_new(file: Path, content: bytes) -> bool:
     return True
 
 
-def refuse_other(folder: Location, before: Fingerprint, now: Fingerprint, *, redo_hint: str) -> None:
-    """Raise ResumeMismatch, naming the keys, unless the two fingerprints are equal."""
-    old, new = before.flat(), now.flat()
-    differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if not differ:
-        return
-    shown = "; ".join(f"{key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in differ[:3])
-    more = f" and {len(differ) - 3} more keys" if len(differ) > 3 else ""
-    raise ResumeMismatch(f"{folder} was written with {shown}{more}. Choose a new --out, or {redo_hint}")
-
-
-def _short(value: str | None) -> str:
-    return "(absent)" if value is None else value if len(value) <= 60 else value[:28] + "..." + value[-28:]
-
-
 def finish(folder: Location, fingerprint: Fingerprint, *, record: type[Record], parts: int) -> Done:
     """Gather the losses, write `_done.json` last, remove the work folder.
 
@@ -601,12 +474,13 @@ def finish(folder: Location, fingerprint: Fingerprint, *, record: type[Record], 
         DataError: A part vanished or was damaged, or another run took the folder over.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        infos = list(pool.map(lambda index: _committed(folder, index), range(parts)))
+        made_by = fingerprint.digest
+        infos = list(pool.map(lambda index: _committed(folder, index, made_by), range(parts)))
         reasons: dict[str, int] = {}
         seals = {}
         for kind in ("dropped", "failed"):
-            pieces = list(pool.map(lambda index, kind=kind: _read_losses(folder, index, kind), range(parts)))
-            losses = pa.concat_tables([*pieces, to_arrow([], Loss)])
+            pieces = list(pool.map(lambda index, kind=kind: _read_losses(folder, index, kind, made_by=made_by), range(parts)))
+            losses = pa.concat_tables([*pieces, to_arrow([], Loss)]).replace_schema_metadata(None)
             if len(losses) != sum(getattr(one, kind) for one in infos):
                 raise DataError(
                     f"{folder}/_work holds {len(losses)} {kind} rows, its parts say {sum(getattr(one, kind) for one in infos)}: it was "
@@ -616,7 +490,7 @@ def finish(folder: Location, fingerprint: Fingerprint, *, record: type[Record], 
                 reasons[one["values"]] = reasons.get(one["values"], 0) + one["counts"]
             write_table(folder / f"{kind}.parquet", losses)
             with open_parquet(folder / f"{kind}.parquet") as source:
-                seals[f"{kind}.parquet"] = _seal_of(source)
+                seals[f"{kind}.parquet"] = seal_of(source)
     done = Done(
         record=record.__name__,
         fingerprint=fingerprint,
@@ -642,20 +516,31 @@ def finish(folder: Location, fingerprint: Fingerprint, *, record: type[Record], 
     return done
 
 
-def _read_losses(folder: Location, index: int, kind: str) -> pa.Table:
-    """The losses of one part; DataError where they are none any more."""
+def _read_losses(folder: Location, index: int, kind: str, *, made_by: str) -> pa.Table:
+    """The losses of one part; DataError where they are none any more, or another run's."""
     file = work_file(folder, index, kind)
     found = read_parquet(file)
     if not found.schema.equals(arrow_schema(Loss)):
-        raise _changed(file, "holds other columns than a part's losses")
+        raise changed(file, "holds other columns than a part's losses")
+    if (found.schema.metadata or {}).get(_MADE_BY_KEY) != made_by.encode():
+        raise _of_another_run(file)
     return found
 
 
-def _committed(folder: Location, index: int) -> PartInfo:
+def _committed(folder: Location, index: int, made_by: str) -> PartInfo:
     info = _part_info(folder, index)
     if info is None:
         raise DataError(f"{folder}: part {index} vanished while the run was going on; is another run using this folder?")
+    if info.made_by != made_by:
+        raise _of_another_run(folder / info.file)
     return info
+
+
+def _of_another_run(file: Location) -> DataError:
+    return DataError(
+        f"{file} was written by a run with another configuration or other inputs while this one went on. End that run, then run the same "
+        "command again: what it wrote is made again"
+    )
 
 
 def finished(folder: Location) -> Done | None:
@@ -664,7 +549,7 @@ def finished(folder: Location) -> Done | None:
     Raises:
         DataError: A file that the marker lists is gone or has another size; what is inside is looked at when it is read.
     """
-    done = _read_marker(folder / "_done.json", Done)
+    done = read_marker(folder / "_done.json", Done)
     if done is None:
         return None
     expected = {part.file: part.bytes for part in done.parts} | {name: seal.bytes for name, seal in done.losses.items()}
@@ -672,7 +557,7 @@ def finished(folder: Location) -> Done | None:
     for name, size in expected.items():
         if there.get(name) != size:
             was = f"has {there[name]} bytes" if name in there else "is missing"
-            raise _changed(folder / name, f"{was}, but _done.json says {size} bytes")
+            raise changed(folder / name, f"{was}, but _done.json says {size} bytes")
     return done
 
 

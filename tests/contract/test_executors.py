@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +24,7 @@ from tests.conftest import ROOT
 from tests.toy import Cut, source
 from undertone import audio, tables
 from undertone.errors import ConfigError, DataError, DependencyError, DiskFull, ResumeMismatch, ServiceError, UndertoneError
-from undertone.execute.pool import Execution, Shards, Stopped
+from undertone.execute.pool import Execution, Shards, Stopped, run_units
 from undertone.execute.run import Job, Read, StageReport, Unit, run_stage, run_unit
 from undertone.records import Recording, Segment
 from undertone.tables import Done, Fingerprint
@@ -124,36 +127,119 @@ def logged(made: Job, unit: Unit) -> None:
     run_unit(made, unit)
 
 
-def test_a_ray_worker_killed_in_mid_run_costs_its_unit_only(cluster: None, tmp_path: Path, expected: Done) -> None:
+@pytest.fixture(params=[Execution(), RAY], ids=["local", "ray"])
+def execution(request: pytest.FixtureRequest) -> Execution:
+    """Where workers run; the cluster is there when it is needed."""
+    if request.param.executor == "ray":
+        request.getfixturevalue("cluster")
+    return request.param
+
+
+def begun(made: Job) -> list[tuple[int, int]]:
+    """Which parts were begun, and in which process."""
+    lines = [line.split() for line in (made.out / "begun").read_text().splitlines()]
+    return [(int(part), int(pid)) for part, pid in lines]
+
+
+def test_a_worker_killed_in_mid_run_costs_its_unit_only(tmp_path: Path, expected: Done, execution: Execution) -> None:
     made, units = job(tmp_path, Cut(pause_s=0.1))
     killed: list[int] = []
     fingerprint = Fingerprint(stage="cut", version="1", seed=3, config={}, inputs={})
     tables.begin(made.out, fingerprint, redo_hint="")
 
     def kill_one(unit: Unit) -> None:
-        running = [line.split() for line in (made.out / "begun").read_text().splitlines()]
-        busy = [int(pid) for part, pid in running if tables.finished_part(made.out, int(part)) is None]
+        busy = [pid for part, pid in begun(made) if tables.finished_part(made.out, part) is None]
         if busy and not killed:
             os.kill(busy[0], signal.SIGKILL)
             killed.append(busy[0])
 
-    RAY.run_units(logged, made, units, workers=2, told=kill_one)
+    execution.run_units(logged, made, units, workers=2, told=kill_one)
     done = tables.finish(made.out, fingerprint, record=Segment, parts=5)
     assert killed
     assert (done.digest, done.counts) == (expected.digest, expected.counts)
-    begun = [int(line.split()[0]) for line in (made.out / "begun").read_text().splitlines()]
-    assert len(begun) == 6
-    assert set(begun) == set(range(5))
+    parts = [part for part, _ in begun(made)]
+    assert len(parts) == 6
+    assert set(parts) == set(range(5))
 
 
 def deadly(made: Job, unit: Unit) -> None:
+    """run_unit that the third part kills."""
+    with (made.out / "begun").open("a") as log:
+        log.write(f"{unit.reads[0].part} {os.getpid()}\n")
+    if unit.reads[0].part == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    run_unit(made, unit)
+
+
+def test_a_unit_that_kills_every_worker_is_named_and_costs_the_others_nothing(tmp_path: Path, execution: Execution) -> None:
+    made, units = job(tmp_path)
+    made.out.mkdir()
+    told: list[Unit] = []
+    with pytest.raises(
+        DataError, match=r"part[ =]2\b.*: 3 workers died at it.*when memory runs out.*Run the same command again with"
+    ):
+        execution.run_units(deadly, made, units, workers=2, told=told.append)
+    parts = [part for part, _ in begun(made)]
+    assert sorted(parts) == [0, 1, 2, 2, 2, 3, 4]
+    assert {part for part in range(5) if tables.finished_part(made.out, part) is not None} == {0, 1, 3, 4}
+
+
+def killing_all(made: Job, unit: Unit) -> None:
+    """run_unit whose worker is killed at every unit, but only once at each."""
+    mark = made.out / f"begun-{unit.reads[0].part}"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    run_unit(made, unit)
+
+
+def test_a_worker_may_be_killed_at_every_unit(tmp_path: Path, expected: Done) -> None:
+    made, units = job(tmp_path)
+    fingerprint = Fingerprint(stage="cut", version="1", seed=3, config={}, inputs={})
+    tables.begin(made.out, fingerprint, redo_hint="")
+    Execution().run_units(killing_all, made, units, workers=2, told=lambda _: None)
+    done = tables.finish(made.out, fingerprint, record=Segment, parts=5)
+    assert (done.digest, done.counts) == (expected.digest, expected.counts)
+
+
+def test_idle_workers_that_are_killed_cost_nothing(tmp_path: Path, expected: Done) -> None:
+    """The worker of the first finished unit has none, for a moment, while that is told."""
+    made, units = job(tmp_path)
+    fingerprint = Fingerprint(stage="cut", version="1", seed=3, config={}, inputs={})
+    tables.begin(made.out, fingerprint, redo_hint="")
+
+    def kill_its_worker(unit: Unit) -> None:
+        (pid,) = [pid for part, pid in begun(made) if part == unit.reads[0].part]
+        os.kill(pid, signal.SIGKILL)
+
+    Execution().run_units(logged, made, units, workers=2, told=kill_its_worker)
+    done = tables.finish(made.out, fingerprint, record=Segment, parts=5)
+    assert (done.digest, done.counts) == (expected.digest, expected.counts)
+
+
+def quitting(made: Job, unit: Unit) -> None:
+    os._exit(3)
+
+
+def test_how_a_worker_ended_is_told(tmp_path: Path) -> None:
+    made, units = job(tmp_path)
+    for work, how in ((quitting, "with exit code 3"), (killed_by_itself, r"by signal 9 \(SIGKILL\)")):
+        with pytest.raises(DataError, match=f"3 workers died at it, the last {how}"):
+            Execution().run_units(work, made, units[:2], workers=2, told=lambda _: None)
+
+
+def killed_by_itself(made: Job, unit: Unit) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_unit_that_kills_its_worker_each_time_ends_the_run(cluster: None, tmp_path: Path) -> None:
-    made, units = job(tmp_path)
-    with pytest.raises(DataError, match=r"was killed 4 times at the same unit: out of memory.*with fewer --workers"):
-        RAY.run_units(deadly, made, units[:1], workers=2, told=lambda _: None)
+def test_a_unit_that_takes_long_runs_in_a_process_of_its_own_beside_the_clock(tmp_path: Path) -> None:
+    made, units = job(tmp_path, Cut(pause_s=0.1))
+    made.out.mkdir()
+    ticks: list[bool] = []
+    run_units(logged, made, units[:1], workers=1, told=lambda _: None, tick=lambda: ticks.append((made.out / "begun").exists()))
+    assert len(ticks) >= 2
+    assert ticks[-1]
+    assert [part for part, pid in begun(made) if pid != os.getpid()] == [0]
 
 
 class Odd(Exception):
@@ -185,11 +271,11 @@ def raising(made: Job, unit: Unit) -> None:
     ],
 )
 def test_what_a_unit_raises_arrives_with_its_type_and_message(
-    cluster: None, tmp_path: Path, part: int, kind: type[Exception], text: str
+    tmp_path: Path, execution: Execution, part: int, kind: type[Exception], text: str
 ) -> None:
     made, units = job(tmp_path)
     with pytest.raises(kind) as raised:
-        RAY.run_units(raising, made, units[part : part + 1], workers=2, told=lambda _: None)
+        execution.run_units(raising, made, [units[part]] * 2, workers=2, told=lambda _: None)
     if issubclass(kind, UndertoneError):
         assert (type(raised.value), str(raised.value)) == (kind, text)
     else:  # a bug: it takes the worker's traceback along
@@ -222,7 +308,7 @@ def ended(pids: list[int], *, within_s: float = 20) -> bool:
     return not alive(pids)
 
 
-def test_ctrl_c_ends_the_run_and_its_workers_and_leaves_a_cluster_that_was_there(cluster: None, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_run_and_its_workers_and_leaves_a_cluster_that_was_there(tmp_path: Path, execution: Execution) -> None:
     made, units = job(tmp_path, Cut(pause_s=0.2))
     made.out.mkdir()
 
@@ -230,9 +316,8 @@ def test_ctrl_c_ends_the_run_and_its_workers_and_leaves_a_cluster_that_was_there
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        RAY.run_units(logged, made, units, workers=2, told=interrupted)
-    workers = [int(line.split()[1]) for line in (made.out / "begun").read_text().splitlines()]
-    assert ended(workers)
+        execution.run_units(logged, made, units, workers=2, told=interrupted)
+    assert ended([pid for _, pid in begun(made)])
     assert len(list(made.out.glob("part-*.parquet"))) < 5
 
 
@@ -296,10 +381,124 @@ def test_addresses_that_cannot_be_used_are_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ray, "init", refused)
     nobody = Execution(executor="ray", address="10.0.0.1:6379")
     with (
-        pytest.raises(ServiceError, match=r"no Ray cluster answers at 10\.0\.0\.1:6379: no answer.*ray start --head"),
+        pytest.raises(
+            ServiceError,
+            match=r"10\.0\.0\.1:6379, or its token is another: no answer.*RAY_AUTH_MODE=token.*ray start",
+        ),
         nobody.connected(workers=1),
     ):
         pass
+
+
+# ---- a real cluster: what docs/cluster.md tells to type, on one machine ---------------------------------------------------------
+
+
+@contextmanager
+def ray_node(*flags: str, env: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A machine of a cluster, with one CPU: its process and what it said when it was up. It ends here, and all that it started."""
+    command = [str(Path(sys.executable).parent / "ray"), "start", *flags, "--block", "--num-cpus", "1"]
+    command += ["--object-store-memory", str(100 * 2**20)]
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        while "block forever" not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        yield process, said
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str], subprocess.Popen[str]]]:
+    """A cluster of two machines (of one CPU each) that wants a token: its address, the environment with the token, the second machine."""
+    pytest.importorskip("ray", reason="the extra ray")
+    token = tmp_path_factory.mktemp("token") / "auth_token"
+    token.write_text("5eed" * 16)
+    env = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as short:  # paths of sockets may have 107 bytes
+        head = ["--head", "--port", "0", "--node-ip-address", "127.0.0.1", "--include-dashboard", "false", "--temp-dir", short]
+        with ray_node(*head, env=env) as (_, said):
+            found = re.search(r"--address='([\d.]+:\d+)'", said)
+            assert found, said
+            with ray_node("--address", found[1], env=env) as (second, _):
+                yield found[1], env, second
+
+
+def digests(out: Path) -> dict[str, str]:
+    made = [(name, tables.open_table(out / name, record)) for name, record in (("label/raw", Segment), ("label", Segment))]
+    return {name: table.digest for name, table in made}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_command_runs_on_a_cluster_that_others_started(
+    two_nodes: tuple[str, dict[str, str], subprocess.Popen[str]], speech: Path, tmp_path: Path
+) -> None:
+    address, env, _ = two_nodes
+    command = ["label", str(speech), "--set", "parts=4"]
+    cluster = ["--executor", "ray", "--ray-address", address]
+    ran = undertone(*command, "--out", str(tmp_path / "ray"), *cluster, env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert undertone(*command, "--out", str(tmp_path / "local")).returncode == 0
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+    # As Ray has it, a command that names an address looks for no token by itself, unlike `ray start --head`.
+    unasked = {name: value for name, value in env.items() if name != "RAY_AUTH_MODE"}
+    refused = undertone(*command, "--out", str(tmp_path / "other"), *cluster, env=unasked)
+    assert refused.returncode == ServiceError.exit_code
+    assert "RAY_AUTH_MODE is not set here; a cluster with a token wants RAY_AUTH_MODE=token" in refused.stderr
+
+
+def waiting_for_both(made: Job, unit: Unit) -> None:
+    """run_unit of which the first two are begun at the same time, wherever they are; then the others wait until a machine was lost."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    (made.out / f"on-{node}").touch()
+    while len(list(made.out.glob("on-*"))) < 2:
+        time.sleep(0.05)
+    with (made.out / "begun").open("a") as log:
+        log.write(f"{unit.reads[0].part} {node}\n")
+    while (made.out / "hold").exists():
+        time.sleep(0.05)
+    run_unit(made, unit)
+
+
+LOST_MACHINE = """
+import sys
+from pathlib import Path
+from tests.contract.test_executors import Execution, job, table, waiting_for_both
+import tests.contract.test_executors as contract
+contract.run_unit = waiting_for_both
+print(table(Execution(executor="ray", address=sys.argv[2]), *job(Path(sys.argv[1])))[0].digest)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_machine_that_is_lost_in_mid_run_costs_its_units_only(
+    two_nodes: tuple[str, dict[str, str], subprocess.Popen[str]], tmp_path: Path, expected: Done
+) -> None:
+    address, env, second = two_nodes
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "hold").touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOST_MACHINE, str(tmp_path), address], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
+    )
+    while not (out / "begun").exists() or len({line.split()[1] for line in (out / "begun").read_text().splitlines()}) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(second.pid, signal.SIGKILL)
+    (out / "hold").unlink()
+    said, _ = process.communicate()
+    assert process.returncode == 0
+    assert said.splitlines()[-1] == expected.digest
 
 
 def test_without_ray_the_command_that_installs_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,8 +594,8 @@ def test_shards_may_write_at_once_and_a_run_without_may_not_join_them(tmp_path: 
         stage_run(tmp_path, "out", "2/2")
 
 
-def undertone(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "undertone.cli", *args], capture_output=True, text=True, check=False)
+def undertone(*args: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "undertone.cli", *args], env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Tables and audio in an object store, against a package's S3 server on loopback, with faults between it and us."""
+"""Tables, speech, exports and whole runs in an object store, against a package's S3 server on loopback, with faults between it and us."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +19,31 @@ import pytest
 pytest.importorskip("moto", reason="the S3 server of these tests is not installed: pip install 'undertone[dev]'")
 pytest.importorskip("flask_cors", reason="the S3 server of these tests is not installed: pip install 'undertone[dev]'")
 
+from tests.contract import test_exchange as exchange
+from tests.contract.test_exchange import run as small_run  # noqa: F401 - a fixture
 from tests.object_store import Fault, FaultyProxy, Harm, gs_server, make_bucket, s3_server
 from tests.toy import Cut, recordings, source
+from tests.unit import test_native_corpora as trees
 from undertone import audio, paths, tables
 from undertone.audio import AudioError, Wave
+from undertone.corpora.folder import FolderCorpus
+from undertone.corpora.native import (
+    CremaDCorpus,
+    EsdCorpus,
+    IemocapCorpus,
+    MeldCorpus,
+    MspPodcastCorpus,
+    NativeCorpus,
+)
+from undertone.corpora.plan import Planned
+from undertone.corpora.stage import ReadCorpus
 from undertone.errors import ConfigError, DataError, ResumeMismatch
-from undertone.execute import run_stage
-from undertone.paths import Claim, Remote, StoreError, location
-from undertone.records import Recording, Segment
+from undertone.exchange import FORMATS, PackedSpec, export
+from undertone.execute import StageReport, run_stage, write_rows
+from undertone.model.ask import shows_metadata
+from undertone.paths import Claim, Location, Remote, StoreError, location
+from undertone.records import Clip, Recording, Segment
+from undertone.study import load_study
 from undertone.tables import Fingerprint
 
 MARK = Fingerprint(stage="toy", version="1", seed=0, config={}, inputs={})
@@ -86,6 +104,8 @@ def test_addresses() -> None:
         "bucket",
     )
     assert location("runs/demo") == Path("runs/demo")
+    assert str(location("s3://bucket/take #2, 50%20?.wav")) == "s3://bucket/take #2, 50%20?.wav"
+    assert [paths.is_address(one) for one in ("s3", "s3:/x", "gs://b/x", "http://b/x")] == [False, False, True, False]
     assert location(run) is run
     assert location(str(run)) == run
     for wrong in ("http://host/x", "s3:///x", "s3://bucket/x?endpoint_override=y"):
@@ -345,9 +365,31 @@ def test_damaged_and_missing_audio_is_named_by_its_address(folder: Remote, tmp_p
 def test_local_copies_are_bounded(folder: Remote) -> None:
     for number in range(4):
         (folder / f"{number}.wav").write_bytes(bytes([number]) * 100)
-        assert paths.local_copy(folder / f"{number}.wav").read_bytes() == bytes([number]) * 100
-    kept = list(paths._copies_folder().iterdir())
+        with paths.local_copy(folder / f"{number}.wav") as copy:
+            assert copy.read_bytes() == bytes([number]) * 100
+    kept = [one for one in paths._copies_folder().iterdir() if one.is_file()]
     assert len(kept) == paths._COPIES_KEPT
+
+
+def test_a_copy_in_use_stays_and_one_that_was_written_over_is_forgotten(folder: Remote) -> None:
+    for number in range(4):
+        (folder / f"{number}.wav").write_bytes(bytes([number]) * 100)
+    with paths.local_copy(folder / "0.wav") as first:
+        for number in range(1, 4):
+            with paths.local_copy(folder / f"{number}.wav"):
+                pass
+        assert first.read_bytes() == bytes(100)
+    (folder / "3.wav").write_bytes(b"new")
+    with paths.local_copy(folder / "3.wav") as copy:
+        assert copy.read_bytes() == b"new"
+
+
+def test_names_in_a_manifest_are_beside_it_or_where_they_say(tmp_path: Path) -> None:
+    for at in (location("s3://bucket/speech"), tmp_path):
+        assert paths.join(at, "deep/a.wav") == at / "deep" / "a.wav"
+        assert paths.join(at, "gs://other/a.wav") == Remote("gs", "other/a.wav")
+        assert paths.join(at, "/here/a.wav") == Path("/here/a.wav")
+    assert paths.join(location("s3://bucket/speech/train"), "../a.wav") == location("s3://bucket/speech/a.wav")
 
 
 def test_a_place_travels_to_other_processes() -> None:
@@ -356,3 +398,299 @@ def test_a_place_travels_to_other_processes() -> None:
     place = Remote("s3", "bucket/x")
     assert pickle.loads(pickle.dumps(place)) == place
     assert dataclasses.replace(place, path="bucket/y") == Remote("s3", "bucket/y")
+    for path in (place, Path("here/x")):
+        made = FolderCorpus(path=path)
+        assert FolderCorpus.model_validate(made.model_dump()) == FolderCorpus.model_validate_json(made.model_dump_json()) == made
+        assert made.model_dump(mode="json")["path"] == str(path)
+    with pytest.raises(
+        ConfigError, match=r"corpora\.0\.path: got 's3:///x', s3:///x: expected a local path, s3://BUCKET/FOLDER or gs"
+    ):
+        load_study("demo", ["corpora=[{kind: folder, path: 's3:///x'}]"])
+
+
+# ---- speech in a bucket --------------------------------------------------------------------------------------------------------
+
+
+def read(corpus: FolderCorpus | NativeCorpus, out: Location, **more: Any) -> StageReport:
+    write_rows(out / "plan", corpus.plan(seed=0), record=Planned, fingerprint=MARK, smallest=1)
+    return run_stage(ReadCorpus(), [out / "plan"], out / "read", **more)
+
+
+def rows_of(out: Location) -> list[dict[str, Any]]:
+    return [row.model_dump(exclude={"uri"}) for row in tables.open_table(out / "read", Recording).rows()]
+
+
+MANIFESTS = {
+    None: "",
+    "manifest.csv": "file,speaker,text,emotion,split\na.wav,p1,so it is,happy,train\ndeep/b.flac,p2,no,sad,test\n",
+    "manifest.jsonl": '{"file": "a.wav", "speaker": "p1"}\n{"file": "deep/c.wav", "start_s": 0.2, "end_s": 0.9}\n',
+}
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_speech_in_a_bucket_is_read_like_speech_on_a_disk(
+    proxy: FaultyProxy, folder: Remote, tmp_path: Path, manifest: str | None
+) -> None:
+    trees.say(tmp_path / "speech", "a.wav", "deep/b.flac", "deep/c.wav", "deep/take #2, 50%20 ü?.wav")
+    trees.write(tmp_path / "speech", manifest or "notes.txt", MANIFESTS[manifest])
+    paths.put_folder(tmp_path / "speech", folder / "speech")
+    here = FolderCorpus(path=tmp_path / "speech")
+    there = FolderCorpus.model_validate({"path": f"{folder}/speech"})
+    assert FolderCorpus.model_validate_json(there.model_dump_json()) == there
+    assert there.title == "speech"
+    proxy.seen.clear()
+    planned = there.plan(seed=0)
+    assert [(row.key, row.split) for row in planned] == [(row.key, row.split) for row in here.plan(seed=0)]
+    assert all(row.stamp for row in planned)
+    if manifest is None:  # folders are listed, files are not asked for one by one
+        assert not [one for one in proxy.seen if "deep%2F" in one and (".wav" in one or ".flac" in one)]
+    read(here, tmp_path / "run")
+    assert read(there, folder / "run", workers=1 if manifest else 2).counts.failed == 0
+    assert rows_of(folder / "run") == rows_of(tmp_path / "run")
+    uris = [row.uri for row in tables.open_table(folder / "run" / "read", Recording).rows()]
+    assert all(one.startswith(f"{folder}/speech/") for one in uris)
+    audio.write(folder / "speech" / "a.wav", Wave(np.full(999, 0.1, np.float32), 16_000))
+    assert [old.stamp != new.stamp for old, new in zip(planned, there.plan(seed=0), strict=True)] == [
+        row.key == "a.wav" for row in planned
+    ]
+
+
+def test_a_local_manifest_may_name_objects(folder: Remote, tmp_path: Path) -> None:
+    trees.say(tmp_path / "here", "a.wav")
+    (folder / "a.wav").write_bytes((tmp_path / "here" / "a.wav").read_bytes()[:-2])
+    (tmp_path / "here" / "manifest.csv").write_text(f"file,speaker\na.wav,p1\n{folder}/a.wav,p2\n")
+    assert read(FolderCorpus(path=tmp_path / "here"), tmp_path / "run").counts.failed == 1  # an object cut by a sample
+    audio.write(folder / "a.wav", audio.load(tmp_path / "here" / "a.wav", end_ms=500))
+    assert read(FolderCorpus(path=tmp_path / "here"), tmp_path / "again").counts.kept == 2
+
+
+def test_speech_that_is_not_there_is_said(folder: Remote, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"corpus folder s3://bucket/.*/none does not exist"):
+        FolderCorpus(path=folder / "none").plan(seed=0)
+    (folder / "speech" / "notes.txt").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"corpus folder s3://bucket/.*/speech holds no audio"):
+        FolderCorpus(path=folder / "speech").plan(seed=0)
+    with pytest.raises(ConfigError, match=r"s3://bucket/.*/none: nothing lies there; expected a folder of speech"):
+        undertone("label", f"{folder}/none", "--out", str(tmp_path))
+
+
+def undertone(*args: str) -> str:
+    """Run a command; its errors are raised as what they are."""
+    ran = subprocess.run([sys.executable, "-m", "undertone.cli", *args], capture_output=True, text=True, check=False)
+    if ran.returncode == 2:
+        raise ConfigError(ran.stderr)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_a_bucket_folder_is_labelled_by_one_command(folder: Remote, tmp_path: Path) -> None:
+    trees.say(tmp_path, "a.wav", "deep/b.flac")
+    paths.put_folder(tmp_path, folder / "speech")
+    out = folder / "run"
+    said = undertone("label", f"{folder}/speech", "--out", str(out), "--until", "corpus", "--workers", "1")
+    assert "corpus/read: 2 in = 2 kept" in said
+    assert {row.uri for row in tables.open_table(out / "corpus", Recording).rows()} == {
+        f"{folder}/speech/a.wav",
+        f"{folder}/speech/deep/b.flac",
+    }
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(paths, "_TRIES", 2)
+    paths._filesystem.cache_clear()
+    yield
+    paths._filesystem.cache_clear()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_happens_to_one_object_costs_one_recording(proxy: FaultyProxy, folder: Remote, tmp_path: Path) -> None:
+    trees.say(tmp_path, "a.wav", "busy.wav", "cut.wav", "gone.wav", "refused.wav", "slow.wav", "z.wav")
+    whole = (tmp_path / "cut.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    paths.put_folder(tmp_path, folder / "speech")
+    proxy.faults[:] = [
+        Fault("404", where=r"^(HEAD|GET) .*gone\.wav", times=999),  # listed, and removed before it is read
+        Fault("503", where=r"^GET .*refused\.wav", times=999),
+        Fault("503", where=r"^GET .*busy\.wav", times=1),
+        Fault("truncated", where=r"^GET .*/a\.wav", times=1),
+        Fault("slow", where=r"^GET .*slow\.wav", times=1),
+    ]
+    report = read(FolderCorpus(path=folder / "speech"), tmp_path / "run", max_failed_share=1)
+    assert (report.counts.kept, report.counts.failed) == (4, 3)
+    told = {one.detail or "" for one in tables.open_table(tmp_path / "run" / "read", Recording).failed()}
+    for name, cause in (
+        ("cut", "truncated: its data end"),
+        ("gone", "no such object, expected an audio file"),
+        ("refused", r"cannot be read, though its store answers: "),
+    ):
+        assert [one for one in told if f"/{name}.wav" in one and cause in one], told
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_is_gone_ends_the_run_and_fails_no_recording(proxy: FaultyProxy, folder: Remote, tmp_path: Path) -> None:
+    trees.say(tmp_path, *(f"{name}.wav" for name in "abcd"))
+    paths.put_folder(tmp_path, folder / "speech")
+    corpus = FolderCorpus(path=folder / "speech")
+    write_rows(tmp_path / "plan", corpus.plan(seed=0), record=Planned, fingerprint=MARK, smallest=1)
+    first = [Fault("503", where=r"c\.wav", times=999)]
+    all_of_it = Fault("503", where=r"prefix=|/speech( |$|\?)", times=999)
+    proxy.faults[:] = [*first, all_of_it]
+    with pytest.raises(StoreError, match="Check the endpoint and the credentials"):
+        run_stage(ReadCorpus(), [tmp_path / "plan"], tmp_path / "read")
+    proxy.faults.clear()
+    proxy.seen.clear()
+    report = run_stage(ReadCorpus(), [tmp_path / "plan"], tmp_path / "read")
+    assert (report.counts.kept, report.counts.failed, report.resumed) == (4, 0, 2)
+
+
+READERS: dict[type[NativeCorpus], Callable[[Path], Path]] = {
+    CremaDCorpus: trees.crema_d,
+    EsdCorpus: trees.esd,
+    IemocapCorpus: trees.iemocap,
+    MeldCorpus: trees.meld,
+    MspPodcastCorpus: trees.msp_podcast,
+}
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda one: one.__name__)
+def test_a_published_corpus_in_a_bucket_is_the_one_on_a_disk(folder: Remote, tmp_path: Path, reader: type[NativeCorpus]) -> None:
+    root = READERS[reader](tmp_path / "tree")
+    for empty in [one for one in root.iterdir() if one.is_dir() and not any(one.iterdir())]:
+        empty.rmdir()  # a bucket has none
+    paths.put_folder(root, folder)
+    here, there = reader(path=root), reader(path=folder)
+    assert there.survey() == here.survey()
+    assert [row.key for row in there.plan(seed=0)] == [row.key for row in here.plan(seed=0)]
+    assert all(row.stamp for row in there.plan(seed=0))
+    assert read(there, tmp_path / "there", max_failed_share=1).counts == read(here, tmp_path / "here", max_failed_share=1).counts
+    assert rows_of(tmp_path / "there") == rows_of(tmp_path / "here")
+
+
+# ---- other tools' formats ------------------------------------------------------------------------------------------------------
+
+
+def imported(format_: str, path: Location, out: Location) -> list[Recording]:
+    return [
+        PackedSpec.model_validate_json(one.spec).read(one, out)
+        for one in exchange.CORPORA[format_](path=path, name="x").plan(seed=0)
+    ]
+
+
+@pytest.fixture(scope="module")
+def bucket_run(proxy: FaultyProxy, small_run: Path) -> Remote:  # noqa: F811
+    """A run whose tables, and the speech that they name, lie in a bucket."""
+    run, to = small_run, Remote("s3", "bucket/run of an export")
+    paths.put_folder(run / "speech", to / "speech")
+    for name, record in (("corpus", Recording), ("clips", Clip)):
+        rows = list(tables.open_table(run / name, record).rows())
+        new = [row.model_copy(update={"uri": f"{to}/speech/{Path(row.uri).name}"}) for row in rows]
+        write_rows(to / name, new, record=record, fingerprint=MARK, parts=2)
+    return to
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_exports_go_to_a_bucket_and_come_back(
+    proxy: FaultyProxy,
+    folder: Remote,
+    tmp_path: Path,
+    small_run: Path,  # noqa: F811
+    bucket_run: Remote,
+    format_: Any,
+) -> None:
+    here = export(small_run / "clips", tmp_path / "out", format=format_)
+    proxy.faults[:] = [
+        Fault("503", where=rf"^PUT .*{folder.name}/out/"),
+        Fault("truncated", where=r"^GET .*speech/c\.wav"),
+    ]
+    there = export(bucket_run / "clips", folder / "out", format=format_)
+    assert (there.written, there.held, there.lost) == (here.written, here.held, here.lost)
+    assert paths.files_below(folder / "out") == paths.files_below(tmp_path / "out")
+    same = [
+        one for one in paths.files_below(tmp_path / "out") if not one.startswith((".undertone", "cuts_"))
+    ]  # these hold addresses
+    for name in same:
+        assert (folder / "out" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+    rows = imported(format_, folder / "out", tmp_path / "there") if format_ != "label-studio" else []
+    assert [one.model_dump(exclude={"uri"}) for one in rows] == [
+        one.model_dump(exclude={"uri"}) for one in (imported(format_, tmp_path / "out", tmp_path / "here") if rows else [])
+    ]
+    whole = export(bucket_run / "corpus", folder / "out", format=format_, overwrite=True)
+    assert whole.written == 3
+    back = imported(format_, folder / "out", folder / "read")
+    known = {row.id for row in tables.open_table(small_run / "corpus", Recording).rows()}
+    assert {row.id for row in back} <= known
+    assert len(back) == (2 if format_ in ("rttm", "label-studio") else 3)
+    with pytest.raises(DataError, match=r"exists already; choose another folder, or say overwrite"):
+        export(bucket_run / "clips", folder / "out", format=format_)
+    with pytest.raises(DataError, match=r"is not an export of undertone"):
+        export(bucket_run / "clips", bucket_run, format=format_, overwrite=True)
+
+
+@pytest.mark.parametrize("format_", ["nemo-manifest", "lhotse", "label-studio"])
+def test_speech_in_a_bucket_may_stay_there(folder: Remote, tmp_path: Path, bucket_run: Remote, format_: Any) -> None:
+    export(bucket_run / "clips", tmp_path / "out", format=format_, audio="reference")
+    assert not list((tmp_path / "out").rglob("*.flac"))
+    clips = tables.open_table(bucket_run / "clips", Clip).rows()
+    assert {row.uri for row in imported(format_, tmp_path / "out", tmp_path / "read")} == {clip.uri for clip in clips}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_export_that_broke_off_is_no_dataset(proxy: FaultyProxy, folder: Remote, small_run: Path) -> None:  # noqa: F811
+    proxy.faults[:] = [Fault("503", where=r"^PUT .*out/data/test", times=999)]
+    with pytest.raises(StoreError, match=r"cannot write s3://bucket/.*/out/data/test"):
+        export(small_run / "clips", folder / "out", format="hf-dataset")
+    proxy.faults.clear()
+    with pytest.raises(DataError, match="was not written to its end"):
+        exchange.CORPORA["hf-dataset"](path=folder / "out").plan(seed=0)
+    assert export(small_run / "clips", folder / "out", format="hf-dataset").written == 4
+    assert len(exchange.CORPORA["hf-dataset"](path=folder / "out").plan(seed=0)) == 4
+
+
+# ---- whole runs ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_whole_study_in_a_bucket_is_the_study_on_a_disk(proxy: FaultyProxy, folder: Remote, tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader", reason="the demonstration corpus needs the extra demo")
+    pytest.importorskip("torch", reason="training needs the extra train")
+    from tests.golden import test_study as golden
+    from undertone import recipe
+
+    small = ("corpora.0.train=3", "corpora.0.test=2", "parts=2", "evaluate.max_new_tokens=4")
+    short = ("train.steps=3", "train.reading.clips=6", "train.reading.steps=2", "train.align.steps=2")
+    study = golden.study(*small, *short)
+    golden.run(tmp_path / "run", study)
+    proxy.faults[:] = [
+        Fault("503", where=r"^PUT .*train/.*safetensors", times=3),
+        Fault("lost_reply", where=r"^PUT .*train/S30/config", times=1),
+        Fault("reset", where=r"^GET .*train/start/", times=2),
+        Fault("truncated", where=r"^GET .*safetensors", times=2),
+        Fault("truncated", where=r"^GET .*\.npy", times=2),
+        Fault("500", where=r"^PUT .*report/", times=2),
+        Fault("truncated", where=r"^GET .*\.flac", times=2),
+    ]
+    golden.run(folder, study, workers=2)  # type: ignore[arg-type]
+    assert [fault.where for fault in proxy.faults if not fault.met] == []
+    for name, record in golden.TABLES.items():
+        assert tables.open_table(folder / name, record).digest == tables.open_table(tmp_path / "run" / name, record).digest, name
+    for name in paths.files_below(tmp_path / "run" / "train" / "S32"):
+        if not name.startswith("_"):
+            assert (folder / "train" / "S32" / name).read_bytes() == (tmp_path / "run" / "train" / "S32" / name).read_bytes(), name
+    assert (folder / "report" / "index.html").stat().st_size > 10_000
+    assert not list(folder.rglob("_lock-*"))
+
+    proxy.seen.clear()
+    golden.run(folder, study)  # type: ignore[arg-type]
+    assert not [one for one in proxy.seen if one.startswith("PUT") and ("part-" in one or "safetensors" in one)]
+
+    local = Path(next(iter(tables.open_table(tmp_path / "run" / "corpus", Recording).rows())).uri)
+    there = location(next(iter(tables.open_table(folder / "corpus", Recording).rows())).uri)
+    assert shows_metadata(folder / "train" / "S32")
+    for system in ("S30", "S32"):
+        asked = [
+            recipe.ask(checkpoint / "train" / system, file, "How does the speaker feel?")  # type: ignore[arg-type]
+            for checkpoint, file in ((tmp_path / "run", local), (folder, there))
+        ]
+        assert asked[0] == asked[1]

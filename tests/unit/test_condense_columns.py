@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
 from tests.toy import recordings, source
 from undertone import tables
 from undertone.condense.balance import Balance
+from undertone.condense.clips import CutClips
 from undertone.condense.leaks import check_splits, sentence_leak, transcript_leakage
 from undertone.condense.nested import labels_in, time_held, with_fields
+from undertone.condense.occurrence import Occurrence
 from undertone.errors import DataError, ResumeMismatch
 from undertone.execute import run_stage, write_rows
+from undertone.execute.pool import Execution, Shards, Stopped
 from undertone.execute.run import write_columns
-from undertone.records import Clip, Label, Recording, Segment, category_shares, from_arrow, to_arrow
-from undertone.stages import ColumnStage, Dropped, Fates, Kept
+from undertone.records import Clip, Label, Recording, Segment, arrow_schema, category_shares, from_arrow, to_arrow
+from undertone.stages import ColumnStage, Context, Dropped, Fates, Kept
 from undertone.tables import Fingerprint
 
 MADE = Fingerprint(stage="t", version="1", seed=0, config={}, inputs={})
@@ -65,6 +70,23 @@ class Largest(ColumnStage[Recording, Recording]):
         return Fates(reason=pc.if_else(pc.greater(rank, self.most), "small", None))
 
 
+class Lent(Loud):
+    """The same filter, which leaves the rows where they are and looks at one column."""
+
+    name: ClassVar[str] = "lent"
+    looks_at: ClassVar = ("samples",)
+    borrows: ClassVar[bool] = True
+
+    broken: int | None = None
+    most: int | None = None
+
+    def fates(self, columns: pa.Table) -> Fates:
+        assert columns.column_names == ["id", "samples"] or columns.column_names == list(arrow_schema(Recording).names)
+        if self.most is None:
+            return super().fates(columns)
+        return Fates(reason=pc.if_else(pc.greater(columns["samples"], self.most), "large", None))
+
+
 class Wrong(Loud):
     """Gives what it is told to give, for tests of what the base refuses."""
 
@@ -80,6 +102,8 @@ class Wrong(Loud):
             "detail": Fates(reason=none, detail=none.slice(1)),
             "unsaid": Fates(reason=none, rows=columns.slice(1)),
             "resurrected": Fates(reason=every, rows=columns, origin=pa.array(range(len(columns)))),
+            "members": Fates(reason=none, rows=columns, members=pa.array([[0]] * len(columns))),
+            "unlisted": Fates(reason=none, rows=columns.drop_columns(["references"]), members=pa.array([[0]])),
         }[self.how]
 
 
@@ -102,7 +126,7 @@ def test_a_filter_accounts_for_every_row_and_its_table_is_that_of_records(tmp_pa
     assert same.digest == rows.digest
 
 
-@pytest.mark.parametrize("stage", [Loud(), Largest()])
+@pytest.mark.parametrize("stage", [Loud(), Largest(), Lent()])
 def test_workers_and_shards_do_not_change_the_rows(tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("undertone.execute.run._LIGHT_COLUMN_ROWS", 0)
     one = run_stage(stage, [source(tmp_path / "in", 24)], tmp_path / "one", workers=1)
@@ -126,6 +150,8 @@ def test_a_bad_row_costs_itself_only(tmp_path: Path) -> None:
         ("detail", "gave 3 to 4 fates for 4 rows"),
         ("unsaid", "gave 3 rows for 4 kept ones without saying which is whose"),
         ("resurrected", "made rows of a row that it dropped"),
+        ("members", "gave members of its rows, so the rows must lack one column of Recording"),
+        ("unlisted", "gave members of its rows, so the rows must lack one column of Recording"),
     ],
 )
 def test_a_stage_that_breaks_the_law_is_a_bug_and_is_said(tmp_path: Path, how: str, message: str) -> None:
@@ -176,6 +202,93 @@ def test_a_limit_takes_the_first_rows_of_a_table_too(tmp_path: Path) -> None:
 def test_an_empty_table_stays_empty(tmp_path: Path) -> None:
     for name, stage in (("a", Loud()), ("b", Largest())):
         assert run_stage(stage, [source(tmp_path / "in", 0)], tmp_path / name).counts.rows == 0
+
+
+# ---- rows that stay where they are -----------------------------------------------------------------------------------------------
+
+
+def test_a_filter_that_borrows_leaves_the_table_of_one_that_copies_in_a_file_of_numbers(tmp_path: Path) -> None:
+    folder = source(tmp_path / "in", 20)
+    copied, lent = run_stage(Loud(), [folder], tmp_path / "copied"), run_stage(Lent(), [folder], tmp_path / "lent")
+    assert rows_of(tmp_path / "lent") == rows_of(tmp_path / "copied") == recordings(20)[::2]
+    assert lent.counts == copied.counts
+    table = tables.open_table(tmp_path / "lent", Recording)
+    assert table.arrow(columns=["samples"]).to_pydict() == {"samples": list(range(16_000, 16_020, 2))}
+    assert [one.id for one in table.part(1)] == [one.id for one in recordings(20)[4:8:2]]
+    assert table.losses("dropped", ["reason"]).to_pydict() == {"reason": ["odd"] * 10}
+    file = pq.read_table(tmp_path / "lent" / "part-00001.parquet")
+    assert file.to_pydict() == {"rows_in_source": [0, 2]}
+    assert file.schema.metadata[b"undertone.note"] == (
+        b"row n is row rows_in_source[n] (counted from 0) of ../in/part-00001.parquet; undertone.tables.open_table reads them"
+    )
+
+
+def test_a_row_that_fails_costs_itself_only_where_rows_are_borrowed_too(tmp_path: Path) -> None:
+    run_stage(Lent(broken=16_004), [source(tmp_path / "in", 10)], tmp_path / "out")
+    table = tables.open_table(tmp_path / "out", Recording)
+    assert [one.detail for one in table.failed()] == ["ValueError: 16004 is broken"]
+    assert [row.samples for row in table.rows()] == [16_000, 16_002, 16_006, 16_008]
+    assert table.arrow(columns=["samples"])["samples"].to_pylist() == [16_000, 16_002, 16_006, 16_008]
+
+
+def chain(folder: Path, *, count: int = 20) -> Path:
+    """in -> lent -> again: a filter of a filter, both of which borrow."""
+    run_stage(Lent(), [source(folder / "in", count)], folder / "lent")
+    run_stage(Lent(most=16_010), [folder / "lent"], folder / "again")
+    return folder
+
+
+def test_borrowed_rows_are_found_through_several_tables_and_after_all_were_moved(tmp_path: Path) -> None:
+    expected = recordings(20)[:11:2]
+    before = chain(tmp_path / "run")
+    assert rows_of(before / "again") == expected
+    before.rename(tmp_path / "moved")
+    assert rows_of(tmp_path / "moved" / "again") == expected
+    run_stage(Loud(), [tmp_path / "moved" / "again"], tmp_path / "taken", limit=5)
+    shutil.rmtree(tmp_path / "moved")
+    assert rows_of(tmp_path / "taken") == expected[:5]  # what does not borrow needs nothing but itself
+
+
+def test_a_source_that_is_gone_or_has_become_another_is_refused_by_name(tmp_path: Path) -> None:
+    run = chain(tmp_path)
+    expected = rows_of(run / "again")
+    shutil.move(run / "in", run / "elsewhere")
+    with pytest.raises(
+        DataError, match=r"lent/part-00000\.parquet holds numbers of rows of .*/in, which is not there.*--redo lent"
+    ):
+        rows_of(run / "again")
+    with pytest.raises(DataError, match="which is not there or not finished"):
+        run_stage(Loud(), [run / "again"], run / "copied")
+    source(run / "in", 20, parts=4)
+    with pytest.raises(DataError, match=r"rows of .*/in/part-00000\.parquet, whose content has become another: in was made again"):
+        rows_of(run / "lent")
+    shutil.rmtree(run / "in")
+    source(run / "in", 20)  # made again as it was
+    assert rows_of(run / "again") == expected
+    run_stage(Lent(most=16_004), [run / "in"], run / "lent", redo=True)
+    with pytest.raises(DataError, match=r"again/part-00000\.parquet holds numbers.*lent was made again.*--redo again"):
+        rows_of(run / "again")
+    with pytest.raises(ResumeMismatch, match=r"inputs\.source0"):
+        run_stage(Lent(most=16_010), [run / "lent"], run / "again")
+
+
+def test_jobs_that_share_a_table_of_borrowed_rows_write_the_same(tmp_path: Path) -> None:
+    folder = source(tmp_path / "in", 20)
+    whole = run_stage(Lent(), [folder], tmp_path / "whole")
+    for shard in ("1/2", "2/2"):
+        with pytest.raises(Stopped):
+            run_stage(Lent(), [folder], tmp_path / "out", execution=Execution(shards=Shards.parse(shard)))
+    done = run_stage(Lent(), [folder], tmp_path / "out")
+    assert (done.digest, done.counts, done.resumed) == (whole.digest, whole.counts, 5)
+    assert rows_of(tmp_path / "out") == recordings(20)[::2]
+
+
+def test_a_digest_of_borrowed_rows_tells_which_rows_of_what(tmp_path: Path) -> None:
+    def digest(name: str, count: int, **config: int) -> str:
+        return run_stage(Lent(**config), [source(tmp_path / f"in-{name}", count)], tmp_path / name).digest
+
+    assert digest("a", 20) == digest("b", 20)
+    assert len({digest("c", 20), digest("d", 19), digest("e", 20, most=16_010), digest("f", 20, most=16_018)}) == 4
 
 
 # ---- labels in columns ---------------------------------------------------------------------------------------------------------
@@ -303,6 +416,53 @@ def test_speakers_and_recordings_are_capped_and_the_unknown_are_not() -> None:
         one.reason for one in Balance(clips_per_speaker=3, clips_per_recording=1).process(rows) if isinstance(one, Dropped)
     )
     assert reasons == {"recording_cap": 1, "speaker_cap": 5}
+
+
+# ---- the path ------------------------------------------------------------------------------------------------------------------
+
+
+def spoken(number: int) -> list[Segment]:
+    """Segments of one recording: two of 3 s that make a clip, one that is too short for one."""
+    times = [(0, 3_000), (3_500, 6_500), (20_000, 21_000)]
+    names = ["happy", "sad", "angry"] if number % 3 else ["unknown"] * 3
+    return [
+        Segment(recording_id=f"{number:016x}", start_ms=start, end_ms=end, labels=(label("emotion", name, start, end),))
+        for (start, end), name in zip(times, names, strict=True)
+    ]
+
+
+def test_only_what_is_taken_away_is_written_out_and_all_else_is_what_records_would_be(tmp_path: Path) -> None:
+    rows = [one for number in range(9) for one in spoken(number)]
+    about = [recording(number, "train") for number in range(9)]
+    write_rows(tmp_path / "corpus", about, record=Recording, fingerprint=MADE)
+    write_rows(tmp_path / "label", rows, record=Segment, fingerprint=MADE, parts=3)
+    cut = CutClips()
+    run_stage(cut, [tmp_path / "label"], tmp_path / "clips", sides={"recordings": tmp_path / "corpus"})
+    run_stage(Occurrence(), [tmp_path / "clips"], tmp_path / "occurrence")
+    run_stage(Balance(target="natural"), [tmp_path / "occurrence"], tmp_path / "balance")
+
+    whole = CutClips()
+    whole.open(Context(out_dir=tmp_path, seed=0, sides={"recordings": tables.open_table(tmp_path / "corpus", Recording)}))
+    clips = [row for one in whole.process(rows) if isinstance(one, Kept) for row in one.rows]
+    assert [len(one.segments) for one in clips] == [2] * 9
+    table = tables.open_table(tmp_path / "clips", Clip)
+    assert list(table.rows()) == clips
+    assert table.arrow().schema.equals(arrow_schema(Clip))
+    leaf = "segments.list.element.labels.list.element.category"
+    some = table.arrow(columns=["start_ms", leaf])
+    assert some.column_names == ["start_ms", "segments"]
+    assert [[label["category"] for one in row for label in one["labels"]] for row in some["segments"].to_pylist()] == [
+        [label.category for one in clip.segments for label in one.labels] for clip in clips
+    ]
+    assert table.arrow(columns=["id"]).to_pydict() == {"id": [one.id for one in clips]}
+    assert pq.read_schema(tmp_path / "clips" / "part-00000.parquet").names[-1] == "rows_in_source"
+
+    expected = [one for one in clips if int(one.recording_id, 16) % 3]
+    assert list(tables.open_table(tmp_path / "occurrence", Clip).rows()) == expected
+    for name in ("corpus", "label", "clips", "occurrence"):
+        shutil.rmtree(tmp_path / name)
+    assert list(tables.open_table(tmp_path / "balance", Clip).rows()) == expected
+    assert pq.read_schema(tmp_path / "balance" / "part-00000.parquet").equals(arrow_schema(Clip))
 
 
 # ---- leaks ---------------------------------------------------------------------------------------------------------------------

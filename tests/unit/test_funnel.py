@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from undertone.condense.quality import Quality
 from undertone.errors import DataError
 from undertone.execute import run_stage, write_rows
 from undertone.records import Clip, Label, Recording, Segment, category_shares
-from undertone.report.funnel import funnel_figure, funnel_markdown, funnel_sources, funnel_steps
+from undertone.report.build import render
+from undertone.report.funnel import funnel_figures, funnel_markdown, funnel_sheets
+from undertone.report.inputs import ReportInputs, RunFacts
 from undertone.tables import Fingerprint
 
 HOUR_MS = 3_600_000
@@ -145,28 +148,53 @@ def test_a_funnel_survives_json(run: Path) -> None:
 
 def test_the_card_names_steps_reasons_emotions_and_licences(run: Path) -> None:
     text = funnel_markdown(found(run))
-    assert "| recordings | | | | | 4 | | 0.07 | |" in text
-    assert "| quality | 7 segments | 6 | 1 | 0 | 6 segments | 6 | 0.01 | 0.00 |" in text
-    assert "| quality | too_noisy | 1 | 0.00 |" in text
-    assert "| consistency | inconsistent | 1 | 0.00 |" in text
-    assert "| a | CC BY 4.0 | 2 | 0.03 | 2 |" in text
-    assert "| b | MIT \\| own | 1 | 0.02 | 0 | 0.00 |" in text
+    assert "| recordings |  |  |  |  | 4 recordings |  | 0.067 |  |" in text
+    assert "| quality | 7 segments | 6 | 1 | 0 | 6 segments | 6 | 0.006 | 0.002 |" in text
+    assert "| quality | too noisy | 1 segments | 0.002 |" in text
+    assert "| consistency | inconsistent | 1 segments | 0.001 |" in text
+    assert "| a | CC BY 4.0 | 2 | 0.033 | 2 |" in text
+    assert "| b | MIT \\| own | 1 | 0.017 | 0 | 0.000 |" in text
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 4
     for lines in blocks:
         assert len({line.count("|") - line.count("\\|") for line in lines}) == 1
 
 
-def test_the_page_gets_steps_sources_and_a_figure(run: Path) -> None:
+def test_the_page_and_the_card_say_the_same(run: Path) -> None:
+    """Every cell of every table of the card stands on the page, in the same row, and every emotion of every step in the figure."""
     made = found(run)
-    shown = funnel_steps(made)
-    assert [one.name for one in shown] == [one.name for one in made.steps]
-    assert shown[1].dropped == {"too_noisy": 1}
-    assert shown[0].unit == "recordings"
-    assert [one.licence for one in funnel_sources(made)] == ["CC BY 4.0", "MIT | own", "not stated"]
-    drawn = funnel_figure(made)
-    assert drawn.startswith("<svg")
-    assert all(f">{name}</text>" in drawn for name in ("recordings", "label", "occurrence"))
+    page = render(
+        ReportInputs(run=RunFacts(name="r", created="c", seed=0, code_version="v", command="c", machine="m"), funnel=made)
+    )
+    shown = [
+        [
+            re.sub("<small>", "\n", re.sub("</small>|<(?!small)[^>]*>", "", cell))
+            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+        ]
+        for row in re.findall(r"<tr>(.*?)</tr>", page)
+    ]
+    for sheet in funnel_sheets(made):
+        for row in (sheet.columns, *sheet.rows):
+            assert list(row) in shown
+            assert "| " + " | ".join(one.replace("\n", ", ").replace("|", "\\|") for one in row) + " |" in funnel_markdown(made)
+
+
+def test_hours_and_segments_by_emotion_add_up_to_those_of_the_step(run: Path) -> None:
+    made = found(run)
+    steps, _, emotions, _ = funnel_sheets(made)
+    for step, by_emotion in zip(steps.rows[1:], emotions.rows, strict=True):
+        cells = [one.split(" h\n") for one in by_emotion[1:]]
+        assert sum(int(segments) for _, segments in cells) == int(step[6])
+        assert sum(float(hours) for hours, _ in cells) == pytest.approx(float(step[7]), abs=0.0005 * (len(cells) + 1))
+
+
+def test_the_figures_show_every_step_and_reason(run: Path) -> None:
+    kept, lost = funnel_figures(found(run))
+    assert all(f">{name}</text>" in kept for name in ("recordings", "label", "occurrence"))
+    assert ">quality: too noisy</text>" in lost
+    assert ">0.002 h, 1 segments</text>" in lost
+    nothing = found(run).model_copy(update={"steps": found(run).steps[:1]})
+    assert funnel_figures(nothing)[1] == ""
 
 
 def test_words_of_no_emotion_of_ours_are_not_counted_as_one(tmp_path: Path) -> None:

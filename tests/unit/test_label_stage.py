@@ -452,3 +452,9 @@ def test_a_labeller_that_says_the_same_for_everything_is_named(tmp_path: Path, r
     assert warnings[0].startswith("mute@1 gives no arousal for ")
     assert "mostly because of 'too_short'" in warnings[0]
     assert warnings[1].startswith("stuck@1 gives emotion = neutral for 36 of the 36 stretches")
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", 0.0), ("cuda", 1.0), ("cuda:1", 2.0)])
+def test_a_cluster_is_asked_for_the_gpus_that_labellers_run_on(device: str, gpus: float):
+    made = LabelStage(labellers=("prosody", {"use": "emotion2vec", "config": {"model": "folder", "device": device}}))  # type: ignore[arg-type]
+    assert made.gpus == gpus

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from undertone import tables
+from undertone import parquet, tables
 from undertone.errors import DataError, ResumeMismatch
 from undertone.execute import write_rows
+from undertone.markers import PartInfo, Source
 from undertone.records import Label, Loss, Recording, Segment, Verdict, arrow_schema, from_arrow, to_arrow
 from undertone.tables import Fingerprint
 
@@ -157,7 +158,7 @@ def test_a_full_disk_keeps_what_was_finished_and_says_what_to_do(tmp_path: Path)
 
 def test_atomic_leaves_no_draft_on_error(tmp_path: Path) -> None:
     def fill_the_disk() -> None:
-        with tables.atomic(tmp_path / "f") as draft:
+        with parquet.atomic(tmp_path / "f") as draft:
             draft.write_text("half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -186,6 +187,27 @@ def test_done_marker_tells_counts_reasons_and_parts(tmp_path: Path) -> None:
     assert [one.reason for one in table.dropped()] == ["quiet"]
     assert [one.detail for one in table.failed()] == ["boom"]
     assert not (tmp_path / "_work").exists()
+
+
+def test_markers_that_were_sealed_before_parts_said_what_made_them_are_whole_still() -> None:
+    held = {"file": "part-00000.parquet", "inputs": 3, "kept": 1, "dropped": 1, "failed": 1, "rows": 2, "digest": "d"}
+    before = PartInfo.model_validate({**held, "seal": "2fec968f710c7057"})  # as the version without these fields sealed it
+    assert "made_by" not in json.loads(before.model_dump_json())
+    now = PartInfo.model_validate({**held, "made_by": fingerprint().digest, "source": Source(folder="../in", file="f", digest="d")})
+    assert PartInfo.model_validate_json(now.model_dump_json()) == now
+    assert now.seal != before.seal
+    forged = now.model_dump_json().replace('"../in"', '"../on"')
+    with pytest.raises(ValidationError, match="its content is not what was written"):
+        PartInfo.model_validate_json(forged)
+
+
+def test_a_part_of_an_older_run_in_an_unfinished_table_is_made_again(tmp_path: Path) -> None:
+    tables.begin(tmp_path, fingerprint(), redo_hint="")
+    for made_by in ("", fingerprint(seed=2).digest):
+        tables.write_part(tmp_path, 0, record=Recording, rows=[recording(1)], inputs=1, kept=1, losses=[], made_by=made_by)
+        assert tables.finished_part(tmp_path, 0, record=Recording) is not None
+        assert tables.finished_part(tmp_path, 0, record=Recording, made_by=fingerprint().digest) is None
+        assert not (tmp_path / "part-00000.parquet").exists()
 
 
 def test_records_refuse_what_they_cannot_be() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ import soxr
 from undertone.audio import containers, ffmpeg
 from undertone.audio.wave import Samples, Wave, sample_at
 from undertone.errors import AudioError
-from undertone.paths import Location, Remote, local_copy, location
+from undertone.paths import Location, ObjectError, local_copy, location
 
 FFMPEG_SUFFIXES = frozenset(
     (
@@ -172,17 +172,19 @@ def _local(path: str | Location) -> Iterator[Path]:
     Copies rather than streams: libsndfile and ffmpeg seek, the checks of a container read its end, and cuts of one recording come together.
     """
     where = location(path)
-    if not isinstance(where, Remote):
-        yield where
-        return
-    try:
-        copy = local_copy(where)
-    except FileNotFoundError as error:
-        raise AudioError(f"{where}: no such object, expected an audio file") from error
-    try:
-        yield copy
-    except AudioError as error:
-        raise AudioError(str(error).replace(str(copy), str(where))) from error
+    with ExitStack() as held:
+        try:
+            file = held.enter_context(local_copy(where))
+        except FileNotFoundError as error:
+            raise AudioError(f"{where}: no such object, expected an audio file") from error
+        except ObjectError as error:
+            raise AudioError(str(error)) from error
+        try:
+            yield file
+        except AudioError as error:
+            if file == where:
+                raise
+            raise AudioError(str(error).replace(str(file), str(where))) from error
 
 
 def _mono(path: Path, rate_hz: int, *, start_s: int = 0, end_s: int | None = None) -> Iterator[Samples]:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -83,6 +82,8 @@ class CutClips(ColumnStage[Segment, Clip]):
     reads: ClassVar[type[Segment]] = Segment
     writes: ClassVar[type[Clip]] = Clip
     scope: ClassVar = "part"
+    looks_at: ClassVar = ("recording_id", *_TIMES)
+    borrows: ClassVar[bool] = True
     sides: ClassVar = {"recordings": Recording}
 
     rule: ClipRule = ClipRule()
@@ -119,7 +120,8 @@ class CutClips(ColumnStage[Segment, Clip]):
         return Fates(
             reason=spread(lost, "row", "reason", len(columns)),
             detail=spread(lost, "row", "detail", len(columns)),
-            rows=_clips(columns.take(rows.to_arrow()), kept, about.take(kept["first"].to_arrow())),
+            rows=_clips(columns["recording_id"], kept, about),
+            members=as_lists(rows.to_arrow(), kept["segments"].to_numpy(), pa.list_(pa.int64())),
             # A clip counts with its first segment; the others are kept as parts of it.
             origin=kept["first"].to_arrow(),
         )
@@ -136,29 +138,25 @@ class CutClips(ColumnStage[Segment, Clip]):
         return self._recordings.select(_ABOUT).take(place)
 
 
-def _clips(segments: pa.Table, runs: pl.DataFrame, about: pa.Table) -> pa.Table:
-    """The clips that runs of segments make.
+def _clips(recording_id: pa.ChunkedArray, runs: pl.DataFrame, about: pa.Table) -> pa.Table:
+    """The clips that runs of segments make, without their segments.
 
     Args:
-        segments: Rows of all runs, run after run.
-        runs: start_ms, end_ms and number of `segments` of each.
-        about: Its recording, one row for each run.
+        recording_id: Of every segment.
+        runs: start_ms, end_ms and the row of the `first` segment of each.
+        about: The recording of every segment.
     """
-    schema = arrow_schema(Clip)
-    kind = schema.field("segments").type
-    inner = segments.select([one.name for one in kind.value_type]).to_struct_array().combine_chunks().cast(kind.value_type)
-    counts = runs["segments"].to_numpy()
+    first = runs["first"].to_arrow()
+    recording_id, about = recording_id.take(first).combine_chunks(), about.take(first)
     times = {name: runs[name].to_arrow() for name in _TIMES}
-    first = np.cumsum(counts) - counts
-    recording_id = segments["recording_id"].take(pa.array(first)).combine_chunks()
     span = pc.binary_join_element_wise(times["start_ms"].cast(pa.string()), times["end_ms"].cast(pa.string()), "-")
     made = {
         "id": pc.binary_join_element_wise(recording_id, span, "@"),
         "recording_id": recording_id,
         **{name: about[name] for name in _ABOUT},
         **times,
-        "segments": as_lists(inner, counts, kind),
     }
+    schema = pa.schema([field for field in arrow_schema(Clip) if field.name in made])
     return pa.table([made[name] for name in schema.names], schema=schema)
 
 

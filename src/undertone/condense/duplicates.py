@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from undertone.condense.nested import in_one_piece, labels_in, spread
+from undertone.condense.nested import LABEL_LEAVES, in_one_piece, labels_in, spread
 from undertone.label.fingerprint import SIZE
 from undertone.records import Segment
 from undertone.stages import ColumnStage, Fates
@@ -60,7 +60,8 @@ class Duplicates(ColumnStage[Segment, Segment]):
     reads: ClassVar[type[Segment]] = Segment
     writes: ClassVar[type[Segment]] = Segment
     scope: ClassVar = "table"
-    looks_at: ClassVar[tuple[str, ...]] = ("id", "recording_id", "labels")
+    looks_at: ClassVar = ("id", "recording_id", *LABEL_LEAVES)
+    borrows: ClassVar[bool] = True
 
     min_shared: int = Field(default=5, ge=1, le=SIZE)
     on: bool = True

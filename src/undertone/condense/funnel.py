@@ -16,14 +16,15 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from undertone import tables
-from undertone.condense.nested import in_one_piece, labels_in, time_held
+from undertone.condense.nested import CLIP_LABEL_LEAVES, LABEL_LEAVES, in_one_piece, labels_in, time_held
 from undertone.paths import Location
 from undertone.records import EMOTIONS, Clip, Recording, Segment
 from undertone.tables import Table
 
 _MS_PER_HOUR = 3_600_000
 _FIRST_STAGE = "label"  # the one that reads recordings
-_SPAN = ["recording_id", "start_ms", "end_ms"]
+_SPAN = ("recording_id", "start_ms", "end_ms")
+_IN_CLIP = ("segments.list.element.start_ms", "segments.list.element.end_ms")
 
 
 class At(NamedTuple):
@@ -125,7 +126,7 @@ def funnel(recordings: Table[Recording], steps: Sequence[At]) -> Funnel:
 def _step(at: At, unit_before: str | None) -> tuple[Step, pl.DataFrame]:
     """A step, and the milliseconds that it left of each recording."""
     table = tables.open_table(at.path, at.record)
-    names = [*_SPAN, "segments" if at.record is Clip else "labels"]
+    names = (*_SPAN, *_IN_CLIP, *CLIP_LABEL_LEAVES) if at.record is Clip else (*_SPAN, *LABEL_LEAVES)
     parts = [_part(columns, at.record) for columns in table.columns(names)]
     spoken = pl.concat([one.spoken for one in parts]).group_by("recording_id").sum()
     emotions = pl.concat([one.emotions for one in parts]).group_by("emotion").sum().sort("emotion")
@@ -139,7 +140,7 @@ def _step(at: At, unit_before: str | None) -> tuple[Step, pl.DataFrame]:
         kept=counts.kept,
         dropped={reason: count for reason, count in counts.reasons.items() if reason != "error"},
         failed=counts.failed,
-        lost_hours=_lost_hours(at.path / "dropped.parquet"),
+        lost_hours=_lost_hours(table.losses("dropped", ["row_id", "reason"])),
         rows=counts.rows,
         row_hours=sum(one.row_ms for one in parts) / _MS_PER_HOUR,
         segments=spoken["segments"].sum(),
@@ -181,9 +182,9 @@ def _part(columns: pa.Table, record: type[Segment] | type[Clip]) -> _Part:
     )
 
 
-def _lost_hours(file: Location) -> dict[str, float]:
+def _lost_hours(dropped: pa.Table) -> dict[str, float]:
     """Hours of the dropped rows whose ids are spans ("RECORDING@START-END"), by reason."""
-    lost = pl.DataFrame(tables.read_parquet(file, columns=["row_id", "reason"]))
+    lost = pl.DataFrame(dropped)
     span = pl.col("row_id").str.extract_groups(r"@(?<start>\d+)-(?<end>\d+)$")
     ms = span.struct.field("end").cast(pl.Int64) - span.struct.field("start").cast(pl.Int64)
     sums = lost.with_columns(ms=ms).drop_nulls("ms").group_by("reason").agg(pl.col("ms").sum()).sort("reason")

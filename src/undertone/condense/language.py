@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import PrivateAttr, field_validator
 
-from undertone.condense.nested import labels_in, spread
+from undertone.condense.nested import LABEL_LEAVES, labels_in, spread
 from undertone.records import Recording, Segment
 from undertone.stages import ColumnStage, Context, Fates
 
@@ -29,6 +29,8 @@ class Language(ColumnStage[Segment, Segment]):
     version: ClassVar[str] = "1"
     reads: ClassVar[type[Segment]] = Segment
     writes: ClassVar[type[Segment]] = Segment
+    looks_at: ClassVar = ("recording_id", *LABEL_LEAVES)
+    borrows: ClassVar[bool] = True
     sides: ClassVar = {"recordings": Recording}
 
     wanted: tuple[str, ...] = ()

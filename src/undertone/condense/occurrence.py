@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from undertone.condense.nested import clip_labels, spread, time_held
+from undertone.condense.nested import HELD_LEAVES, clip_labels, spread, time_held
 from undertone.records import Clip
 from undertone.stages import ColumnStage, Fates
 
@@ -22,6 +22,8 @@ class Occurrence(ColumnStage[Clip, Clip]):
     version: ClassVar[str] = "2"
     reads: ClassVar[type[Clip]] = Clip
     writes: ClassVar[type[Clip]] = Clip
+    looks_at: ClassVar = HELD_LEAVES
+    borrows: ClassVar[bool] = True
 
     min_share: float = Field(default=0.25, ge=0, le=1)
 

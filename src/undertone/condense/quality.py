@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from undertone.condense.nested import labels_in, spread
+from undertone.condense.nested import LABEL_LEAVES, labels_in, spread
 from undertone.records import Segment
 from undertone.stages import ColumnStage, Fates
 
@@ -33,6 +33,8 @@ class Quality(ColumnStage[Segment, Segment]):
     version: ClassVar[str] = "1"
     reads: ClassVar[type[Segment]] = Segment
     writes: ClassVar[type[Segment]] = Segment
+    looks_at: ClassVar = LABEL_LEAVES
+    borrows: ClassVar[bool] = True
 
     min_level_db: float | None = Field(default=-60.0, ge=-120, le=0)
     min_snr_db: float | None = Field(default=5.0, ge=-10, le=40)

@@ -7,7 +7,6 @@ from turn to turn where the material allows. Ground truth is exact: it is where 
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from undertone import audio
 from undertone.corpora.folder import NAME_PATTERN, FolderCorpus, ReferencesOf, recorded, speech_bounds
-from undertone.corpora.plan import Planned, Spoken, rng_of, stamp_of
+from undertone.corpora.plan import Planned, Spoken, rng_of, stamps_of
 from undertone.errors import DataError
-from undertone.paths import Location
+from undertone.paths import Location, join
 from undertone.records import Recording, Split, content_hash
 
 RATE_HZ = 16_000
@@ -59,7 +58,10 @@ class AssembledCorpus(BaseModel):
         planned = []
         languages = sorted({one.language for one in self.of if one.language})
         licences = sorted({one.licence for one in self.of if one.licence})
-        for split, by_speaker in self._by_split().items():
+        utterances = self._by_split()
+        files = [turn.path for by_speaker in utterances.values() for hand in by_speaker.values() for turn in hand]
+        stamps = dict(zip(files, stamps_of(files), strict=True))
+        for split, by_speaker in utterances.items():
             wanted = self.recordings.get(split, 0) if self.recordings is not None else None
             for number, turns in enumerate(self._deal(by_speaker, split, seed, wanted)):
                 spec = AssembledSpec(turns=tuple(turns), pause_ms=self.pause_ms, rms=self.rms, seed=seed)
@@ -72,7 +74,7 @@ class AssembledCorpus(BaseModel):
                         split=split,
                         language=", ".join(languages) or None,
                         licence=" and ".join(licences) or None,
-                        stamp=content_hash(*(stamp_of(turn.path) or "" for turn in turns)),
+                        stamp=content_hash(*(stamps[turn.path] or "" for turn in turns)),
                     )
                 )
         return planned
@@ -82,11 +84,12 @@ class AssembledCorpus(BaseModel):
         found: dict[Split, dict[str, list[Turn]]] = defaultdict(lambda: defaultdict(list))
         for corpus in self.of:
             for file, spoken, split in corpus.utterances():
+                path = join(corpus.path, file)
                 if len(spoken) != 1 or not spoken[0].speaker:
                     raise DataError(
-                        f"{corpus.path / file} cannot be assembled: expected one utterance with a speaker in the manifest, found {len(spoken)}"
+                        f"{path} cannot be assembled: expected one utterance with a speaker in the manifest, found {len(spoken)}"
                     )
-                found[split][spoken[0].speaker].append(Turn(path=corpus.path / file, spoken=spoken[0]))
+                found[split][spoken[0].speaker].append(Turn(path=path, spoken=spoken[0]))
         return found
 
     def _deal(self, by_speaker: dict[str, list[Turn]], split: Split, seed: int, wanted: int | None) -> list[list[Turn]]:
@@ -110,7 +113,7 @@ class Turn(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path
+    path: Location
     spoken: Spoken
 
 

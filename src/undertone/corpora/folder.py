@@ -13,7 +13,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -21,15 +21,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from undertone import audio
 from undertone.corpora.emotions import to_emotion
-from undertone.corpora.plan import Planned, SplitRule, Spoken, as_split, stamp_of
+from undertone.corpora.plan import Planned, SplitRule, Spoken, as_split, stamps_of
 from undertone.errors import DataError
-from undertone.paths import Location
+from undertone.paths import Location, files_below, join
 from undertone.records import EMOTIONS, Recording, Segment, Split
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au"}  # decoded by libsndfile
     | {".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".wma"}  # by ffmpeg where it is installed
 )
+
+
+def is_audio(name: str) -> bool:
+    """Whether a file's name says that it is audio."""
+    return PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
+
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a corpus may be called: names become file names."""
 
@@ -43,7 +50,7 @@ class FolderCorpus(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["folder"] = "folder"
-    path: Path
+    path: Location
     name: str | None = Field(default=None, pattern=NAME_PATTERN)
     manifest: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
@@ -60,9 +67,11 @@ class FolderCorpus(BaseModel):
     def plan(self, *, seed: int) -> list[Planned]:
         """One planned recording per audio file, sorted by name; `seed` is not used, a folder is what it is."""
         del seed
+        found = self.utterances()
+        specs = [FileSpec(path=join(self.path, file), utterances=spoken) for file, spoken, _ in found]
+        stamps = stamps_of([one.path for one in specs])
         planned = []
-        for file, spoken, split in self.utterances():
-            spec = FileSpec(path=self.path / file, utterances=spoken)
+        for (file, _, split), spec, stamp in zip(found, specs, stamps, strict=True):
             planned.append(
                 Planned(
                     corpus=self.title,
@@ -72,7 +81,7 @@ class FolderCorpus(BaseModel):
                     split=split,
                     language=self.language,
                     licence=self.licence,
-                    stamp=stamp_of(spec.path),
+                    stamp=stamp,
                 )
             )
         return planned
@@ -125,10 +134,9 @@ class FolderCorpus(BaseModel):
         return to_emotion(self.emotions.get(word, word))
 
     def _found(self) -> list[str]:
-        files = (one for one in self.path.rglob("*") if one.suffix.lower() in AUDIO_SUFFIXES and one.is_file())
-        return sorted(one.relative_to(self.path).as_posix() for one in files)
+        return [one for one in files_below(self.path) if is_audio(one)]
 
-    def _manifest(self) -> Path | None:
+    def _manifest(self) -> Location | None:
         if self.manifest is not None:
             given = self.path / self.manifest
             if not given.is_file():
@@ -136,7 +144,7 @@ class FolderCorpus(BaseModel):
             return given
         return next((one for one in (self.path / "manifest.csv", self.path / "manifest.jsonl") if one.is_file()), None)
 
-    def _rows(self, manifest: Path) -> list[dict[str, str]]:
+    def _rows(self, manifest: Location) -> list[dict[str, str]]:
         """The manifest's rows under our column names, empty values left out."""
         raw = _read(manifest)
         if not raw:
@@ -164,7 +172,7 @@ class FolderCorpus(BaseModel):
             raise DataError(f"{manifest} has rows without a file: lines {', '.join(nameless[:10])}")
         return rows
 
-    def _known_emotions(self, manifest: Path, words: set[str]) -> None:
+    def _known_emotions(self, manifest: Location, words: set[str]) -> None:
         unknown = []
         for word in sorted(words):
             try:
@@ -213,7 +221,7 @@ class FileSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path
+    path: Location
     utterances: tuple[Spoken, ...] = ()
 
     def read(self, planned: Planned, out_dir: Location) -> Recording:
@@ -271,7 +279,7 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _known_genders(manifest: Path, words: set[str]) -> None:
+def _known_genders(manifest: Location, words: set[str]) -> None:
     unknown = sorted(word for word in words if word.lower() not in GENDERS)
     if unknown:
         raise DataError(
@@ -292,11 +300,11 @@ def _milliseconds(seconds: str | None, file: str) -> int | None:
     return round(found)
 
 
-def _read(manifest: Path) -> list[dict[str, Any]]:
+def _read(manifest: Location) -> list[dict[str, Any]]:
     return read_csv(manifest) if manifest.suffix.lower() == ".csv" else _read_jsonl(manifest, utf8_text(manifest))
 
 
-def utf8_text(file: Path) -> str:
+def utf8_text(file: Location) -> str:
     """The text of a file in UTF-8, a byte order mark left out.
 
     Raises:
@@ -311,7 +319,7 @@ def utf8_text(file: Path) -> str:
         ) from error
 
 
-def read_csv(manifest: Path, *, delimiter: str = ",", quoted: bool = True) -> list[dict[str, Any]]:
+def read_csv(manifest: Location, *, delimiter: str = ",", quoted: bool = True) -> list[dict[str, Any]]:
     """The rows of a table in UTF-8 whose first line names its columns.
 
     Args:
@@ -342,7 +350,7 @@ def read_csv(manifest: Path, *, delimiter: str = ",", quoted: bool = True) -> li
     return rows
 
 
-def _read_jsonl(manifest: Path, text: str) -> list[dict[str, Any]]:
+def _read_jsonl(manifest: Location, text: str) -> list[dict[str, Any]]:
     rows = []
     # Not splitlines: it also breaks at U+2028 and the like, which JSON allows inside a string.
     for number, line in enumerate(text.split("\n"), start=1):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from undertone.errors import DataError
+from undertone.paths import Location, Remote, Stat
 from undertone.records import DIMENSIONS, EMOTIONS, HUMAN, Label, Loss, Record, Segment, Split, Word, content_hash
 
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -212,13 +213,23 @@ def rng_of(*parts: object) -> random.Random:
     return random.Random(content_hash(*(str(part) for part in parts)))
 
 
-def stamp_of(path: Path) -> str | None:
+def stamp_of(file: Location) -> str | None:
     """Size and time of change of a file, which differ after it was replaced; None where it cannot be found."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):  # ValueError: a name from a manifest that no file can have
-        return None
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    return stamps_of([file])[0]
+
+
+def stamps_of(files: Sequence[Location]) -> list[str | None]:
+    """`stamp_of` of many files; where several lie in one folder of an object store, it is listed instead of asked for each."""
+    shared = Counter(one.parent for one in files if isinstance(one, Remote))
+    listed = {folder: folder.stats() for folder, count in shared.items() if count > 1 and isinstance(folder, Remote)}
+    stamps: list[str | None] = []
+    for one in files:
+        try:
+            stat: Stat | os.stat_result = listed[one.parent][one.name] if one.parent in listed else one.stat()
+            stamps.append(f"{stat.st_size}-{stat.st_mtime_ns}")
+        except (OSError, KeyError, ValueError):  # ValueError: a name from a manifest that no file can have
+            stamps.append(None)
+    return stamps
 
 
 def as_split(value: str, where: str) -> Split:

@@ -11,18 +11,19 @@ JSONL file's types from its first rows. Read with `load_dataset("audiofolder", d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from undertone.corpora.folder import AUDIO_SUFFIXES, read_csv
+from undertone.corpora.folder import is_audio, read_csv
 from undertone.errors import DataError
 from undertone.exchange.hf_dataset import SPLITS
 from undertone.exchange.incoming import ExchangeCorpus, Found, Skip, json_lines
 from undertone.exchange.items import Item, Placed
 from undertone.exchange.rows import row_of, row_schema
+from undertone.paths import Location, join, open_parquet
 from undertone.records import Segment
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -42,7 +43,7 @@ class AudiofolderWriter:
         split = SPLITS[item.split]
         file = self._folder / split / "audio" / placed.file.name
         file.parent.mkdir(parents=True, exist_ok=True)
-        placed.file.rename(file)
+        placed.cut.rename(file)
         rows = self._rows.setdefault(split, [])
         rows.append({"file_name": f"audio/{file.name}", **row_of(item, segments, duration_ms=placed.duration_ms)})
         if len(rows) >= _ROWS:
@@ -66,13 +67,13 @@ class AudiofolderCorpus(ExchangeCorpus):
     kind: Literal["audiofolder"] = "audiofolder"
 
     def _found(self) -> Iterator[Found | Skip]:
-        metadata = sorted(one for name in METADATA for one in self.path.rglob(name))
+        metadata = [one for one in self._below() if one.name in METADATA]
         yield from (one for file in metadata for one in self._of_metadata(file)) if metadata else self._of_folders()
 
-    def _of_metadata(self, file: Path) -> Iterator[Found | Skip]:
-        folder = file.parent.relative_to(self.path)
+    def _of_metadata(self, metadata: PurePosixPath) -> Iterator[Found | Skip]:
+        folder, file = metadata.parent, self.path / metadata
         for number, row in enumerate(_rows(file), start=1):
-            where = f"{folder / file.name} row {number}"
+            where = f"{metadata} row {number}"
             if isinstance(row, Skip):
                 yield row
                 continue
@@ -82,11 +83,10 @@ class AudiofolderCorpus(ExchangeCorpus):
             if not isinstance(name, str) or not name.strip():
                 yield Skip(where, "no_file", f"file_name is {name!r}")
                 continue
-            audio = file.parent / name
             yield Found(
                 where=where,
                 key=(folder / name).as_posix(),
-                path=audio,
+                path=join(file.parent, name),
                 row=row,
                 split=row.get("split") or self._split_word(folder / name, by_folder=True),
                 language=row.get("language"),
@@ -94,26 +94,27 @@ class AudiofolderCorpus(ExchangeCorpus):
             )
 
     def _of_folders(self) -> Iterator[Found | Skip]:
-        files = sorted(one for one in self.path.rglob("*") if one.suffix.lower() in AUDIO_SUFFIXES and one.is_file())
-        for file in files:
-            name = file.relative_to(self.path)
+        for name in self._below():
+            if not is_audio(name.name):
+                continue
             yield Found(
                 where=name.as_posix(),
                 key=name.as_posix(),
-                path=file,
+                path=self.path / name,
                 row={"label": name.parent.name},
                 split=self._split_word(name, by_folder=True),
             )
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any] | Skip]:
+def _rows(file: Location) -> Iterator[dict[str, Any] | Skip]:
     if file.suffix == ".csv":
         yield from read_csv(file)
     elif file.suffix == ".jsonl":
         yield from (one if isinstance(one, Skip) else one[1] for one in json_lines(file))
     else:
         try:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=_ROWS):
-                yield from batch.to_pylist()
+            with open_parquet(file) as opened:
+                for batch in pq.ParquetFile(opened).iter_batches(batch_size=_ROWS):
+                    yield from batch.to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{file} cannot be read as Parquet: {error}") from error

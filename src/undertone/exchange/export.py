@@ -11,9 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -23,12 +24,14 @@ from undertone import tables
 from undertone.errors import AudioError, ConfigError, DataError
 from undertone.exchange.audiofolder import AudiofolderWriter
 from undertone.exchange.hf_dataset import HfWriter
+from undertone.exchange.incoming import UNFINISHED
 from undertone.exchange.items import Item, Placed, Tally, cut, items, referenced, relative, sizes
 from undertone.exchange.label_studio import LabelStudioWriter
 from undertone.exchange.lhotse_cuts import LhotseWriter
 from undertone.exchange.nemo_manifest import NemoWriter
 from undertone.exchange.rttm import RttmWriter
 from undertone.exchange.webdataset_tar import WebDatasetWriter
+from undertone.paths import Location, Remote, files_below, is_claim, put_folder
 from undertone.records import Segment
 
 Format = Literal["hf-dataset", "audiofolder", "nemo-manifest", "lhotse", "webdataset", "rttm", "label-studio"]
@@ -48,8 +51,8 @@ class ExportReport(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Format
-    folder: Path
-    table: Path
+    folder: Location
+    table: Location
     items: int
     written: int
     seconds: float
@@ -68,12 +71,12 @@ class Writer(Protocol):
 
 
 def export(
-    table: Path,
-    to: Path,
+    table: Location,
+    to: Location,
     *,
     format: Format,
-    pairs: Sequence[Path] = (),
-    recordings: Path | None = None,
+    pairs: Sequence[Location] = (),
+    recordings: Location | None = None,
     audio: Literal["cut", "reference"] = "cut",
     url_prefix: str = "",
     overwrite: bool = False,
@@ -124,7 +127,7 @@ def export(
     return made
 
 
-def _writer(name: Format, draft: Path, to: Path, url_prefix: str, tally: Tally) -> Writer:
+def _writer(name: Format, draft: Path, to: Location, url_prefix: str, tally: Tally) -> Writer:
     match name:
         case "hf-dataset":
             return HfWriter(draft)
@@ -168,14 +171,44 @@ def _counts(counter: Counter[str]) -> dict[str, int]:
     return {name: count for name, count in sorted(counter.items()) if count}
 
 
-@contextmanager
-def _folder(to: Path, *, overwrite: bool) -> Iterator[Path]:
+def _folder(to: Location, *, overwrite: bool) -> AbstractContextManager[Path]:
     """A draft folder that becomes `to` on success and vanishes on error."""
-    if to.exists():
-        if not overwrite:
-            raise DataError(f"{to} exists already; choose another folder, or say overwrite to replace an earlier export")
-        if not (to / MARKER).is_file():
-            raise DataError(f"{to} is not an export of undertone (it holds no {MARKER}) and is not replaced; choose another folder")
+    _may_be_written(to, overwrite=overwrite)
+    return _remote_folder(to, overwrite=overwrite) if isinstance(to, Remote) else _local_folder(to)
+
+
+def _may_be_written(to: Location, *, overwrite: bool) -> None:
+    there = any(not is_claim(one) for one in to.iterdir()) if isinstance(to, Remote) else to.exists()
+    if not there or (to / UNFINISHED).exists():
+        return
+    if not overwrite:
+        raise DataError(f"{to} exists already; choose another folder, or say overwrite to replace an earlier export")
+    if not (to / MARKER).is_file():
+        raise DataError(f"{to} is not an export of undertone (it holds no {MARKER}) and is not replaced; choose another folder")
+
+
+@contextmanager
+def _remote_folder(to: Remote, *, overwrite: bool) -> Iterator[Path]:
+    """A draft on this machine's disk, then put. An object store renames nothing: until the end, a mark says that files are missing."""
+    with tempfile.TemporaryDirectory(prefix="undertone-") as name:
+        try:
+            yield Path(name)
+        except OSError as error:
+            if error.errno in tables.DISK_FULL:
+                raise tables.disk_full(Path(name), error) from error
+            raise
+        with tables.locked(to):
+            _may_be_written(to, overwrite=overwrite)  # another may have come before
+            (to / UNFINISHED).write_bytes(b"")
+            for old in files_below(to):
+                if old != UNFINISHED and not is_claim(to / old):
+                    (to / old).unlink(missing_ok=True)
+            put_folder(Path(name), to)
+            (to / UNFINISHED).unlink()
+
+
+@contextmanager
+def _local_folder(to: Path) -> Iterator[Path]:
     draft = to.with_name(f".{to.name}.{os.getpid()}.draft")
     old = to.with_name(f".{to.name}.{os.getpid()}.old")
     try:

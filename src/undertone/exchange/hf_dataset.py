@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from undertone.errors import DataError
 from undertone.exchange.incoming import Cell, ExchangeCorpus, Found, Skip
 from undertone.exchange.items import Item, Placed
 from undertone.exchange.rows import AUDIO, row_of, row_schema
+from undertone.paths import Location, open_parquet
 from undertone.records import Segment
 
 SPLITS = {"train": "train", "dev": "validation", "test": "test", None: "train"}
@@ -58,8 +59,8 @@ class HfWriter:
 
     def add(self, item: Item, placed: Placed, segments: tuple[Segment, ...]) -> None:
         row = row_of(item, segments, duration_ms=placed.duration_ms)
-        row["audio"] = {"bytes": placed.file.read_bytes(), "path": placed.file.name}
-        placed.file.unlink()
+        row["audio"] = {"bytes": placed.cut.read_bytes(), "path": placed.file.name}
+        placed.cut.unlink()
         name = SPLITS[item.split]
         self._splits.setdefault(name, _Shards(self._folder, name, self._schema)).add(row)
 
@@ -120,20 +121,21 @@ class HfDatasetCorpus(ExchangeCorpus):
     audio: str = Field(default="audio", min_length=1)
 
     def _found(self) -> Iterator[Found | Skip]:
-        files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*.parquet"))
-        files = [one for one in files if not any(part.startswith(".") for part in one.relative_to(self.path).parts)]
-        if not files:
+        base, names = self._files(lambda name: name.endswith(".parquet"))
+        names = [one for one in names if base != self.path or not any(part.startswith(".") for part in one.parts)]
+        if not names:
             raise DataError(
                 f"{self.path} holds no Parquet file; expected a dataset as Hugging Face stores it: data/train-00000-of-00001.parquet"
             )
-        for file in files:
-            yield from self._of_file(file)
+        for name in names:
+            try:
+                with open_parquet(base / name) as source:
+                    yield from self._of_file(base, name, pq.ParquetFile(source))
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{base / name} cannot be read as Parquet: {error}") from error
 
-    def _of_file(self, file: Path) -> Iterator[Found | Skip]:
-        try:
-            opened = pq.ParquetFile(file)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{file} cannot be read as Parquet: {error}") from error
+    def _of_file(self, base: Location, inside: PurePosixPath, opened: pq.ParquetFile) -> Iterator[Found | Skip]:
+        file = base / inside
         schema = opened.schema_arrow
         if self.audio not in schema.names:
             raise DataError(
@@ -146,18 +148,17 @@ class HfDatasetCorpus(ExchangeCorpus):
             )
         classes = _class_names(schema)
         columns = [name for name in schema.names if name != self.audio]
-        base = file.parent if self.path.is_file() else self.path
-        split = self._split_word(file.relative_to(base))
+        split = self._split_word(inside)
         for group in range(opened.num_row_groups):
             names = opened.read_row_group(group, columns=[f"{self.audio}.path"]).column(self.audio)
             rows = opened.read_row_group(group, columns=columns).to_pylist() if columns else [{} for _ in range(len(names))]
             for index, (row, name) in enumerate(zip(rows, names.to_pylist(), strict=True)):
-                number = f"{file.relative_to(base).with_suffix('').as_posix()}-{group:05d}-{index:05d}"
+                number = f"{inside.with_suffix('')}-{group:05d}-{index:05d}"
                 for column, words in classes.items():
                     value = row.get(column)
                     row[column] = words[value] if isinstance(value, int) and 0 <= value < len(words) else None
                 yield Found(
-                    where=f"{file.relative_to(base)} row group {group} row {index}",
+                    where=f"{inside} row group {group} row {index}",
                     key=number,
                     path=file,
                     inside=Cell(column=self.audio, group=group, row=index, name=(name or {}).get("path") or "", base=base),

@@ -16,9 +16,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -28,11 +29,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from undertone import tables
 from undertone.corpora.emotions import to_emotion
 from undertone.corpora.folder import AUDIO_SUFFIXES, GENDERS, NAME_PATTERN, FileSpec, recorded
-from undertone.corpora.plan import Plan, Planned, SplitRule, Spoken, stamp_of
+from undertone.corpora.plan import Plan, Planned, SplitRule, Spoken, stamp_of, stamps_of
 from undertone.errors import AudioError, DataError
 from undertone.exchange.rows import VIEW, view, without_lists
-from undertone.paths import Location
+from undertone.paths import Location, files_below, join, local_copy, open_parquet, read_range
 from undertone.records import EMOTIONS, HUMAN, Label, Loss, Recording, Segment, Split, Word, content_hash
+
+UNFINISHED = ".undertone-export.unfinished"
+"""Lies in a folder of an object store while an export is put there."""
 
 SPLIT_WORDS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -68,7 +72,7 @@ class Cell(BaseModel):
     group: int
     row: int
     name: str
-    base: Path
+    base: Location
 
 
 class Member(BaseModel):
@@ -111,7 +115,7 @@ class PackedSpec(FileSpec):
         file: Location = self.path
         if self.inside is not None:
             content = _member(self.path, self.inside) if isinstance(self.inside, Member) else _cell(self.path, self.inside)
-            if isinstance(content, Path):
+            if not isinstance(content, bytes):
                 file = content
             else:
                 file = out_dir / "audio" / (_file_name(f"{planned.corpus}-{planned.key}") + _suffix(self.inside.name, content))
@@ -119,19 +123,17 @@ class PackedSpec(FileSpec):
         return recorded(planned, file, self.model_copy(update={"path": file})._references)
 
 
-def _member(path: Path, member: Member) -> bytes:
+def _member(path: Location, member: Member) -> bytes:
     try:
-        with path.open("rb") as file:
-            file.seek(member.offset)
-            content = file.read(member.size)
+        content = read_range(path, member.offset, member.size)
     except OSError as error:
-        raise AudioError(f"{path}: cannot be read: {error.strerror}") from error
+        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
     if len(content) != member.size:
         raise AudioError(f"{path}: truncated: {member.name} should have {member.size} bytes, {len(content)} are there")
     return content
 
 
-def _cell(path: Path, cell: Cell) -> bytes | Path:
+def _cell(path: Location, cell: Cell) -> bytes | Location:
     try:
         found = _group(path, stamp_of(path), cell.column, cell.group)[cell.row].as_py() or {}
     except (OSError, pa.ArrowException, IndexError, KeyError) as error:
@@ -141,14 +143,15 @@ def _cell(path: Path, cell: Cell) -> bytes | Path:
         return content
     if not found.get("path"):
         raise AudioError(f"{path}: row {cell.row} of row group {cell.group} has neither bytes nor path in column {cell.column!r}")
-    return cell.base / str(found["path"])
+    return join(cell.base, str(found["path"]))
 
 
 @functools.lru_cache(maxsize=1)
-def _group(path: Path, stamp: str | None, column: str, group: int) -> pa.ChunkedArray:
+def _group(path: Location, stamp: str | None, column: str, group: int) -> pa.ChunkedArray:
     """The sound of one row group; neighbours are read next, so the last one is kept."""
     del stamp
-    return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
+    with open_parquet(path) as file:
+        return pq.ParquetFile(file).read_row_group(group, columns=[column]).column(column)
 
 
 def _file_name(text: str) -> str:
@@ -193,7 +196,7 @@ class Found:
 
     where: str
     key: str
-    path: Path
+    path: Location
     inside: Cell | Member | None = None
     row: Mapping[str, Any] = field(default_factory=dict)
     said: Sequence[Said] | None = None
@@ -273,11 +276,12 @@ def to_ms(seconds: Any) -> int:
     return found
 
 
-def json_lines(file: Path, lines: Iterator[bytes] | None = None) -> Iterator[tuple[int, dict[str, Any]] | Skip]:
+def json_lines(file: Location, lines: Iterator[bytes] | None = None) -> Iterator[tuple[int, dict[str, Any]] | Skip]:
     """The objects of a file of JSON lines with their line numbers; lines that hold none are skips. One line is held at a time."""
-    opened = file.open("rb") if lines is None else None
-    try:
-        for number, line in enumerate(opened or lines or (), start=1):
+    with ExitStack() as held:
+        if lines is None:
+            lines = held.enter_context(held.enter_context(local_copy(file)).open("rb"))
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
@@ -289,9 +293,6 @@ def json_lines(file: Path, lines: Iterator[bytes] | None = None) -> Iterator[tup
                 yield number, row
             else:
                 yield Skip(f"{file.name} line {number}", "not_an_object", repr(row)[:60])
-    finally:
-        if opened is not None:
-            opened.close()
 
 
 # ---- from what is found to what is planned -------------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ class ExchangeCorpus(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path
+    path: Location
     name: str | None = Field(default=None, pattern=NAME_PATTERN)
     columns: dict[str, str] = Field(default_factory=dict)
     emotions: dict[str, str] = Field(default_factory=dict)
@@ -360,6 +361,8 @@ class ExchangeCorpus(BaseModel):
         """
         if not self.path.exists():
             raise DataError(f"{self.path} does not exist; expected a dataset of kind {type(self).model_fields['kind'].default}")
+        if (self.path / UNFINISHED).exists():
+            raise DataError(f"{self.path} was not written to its end ({UNFINISHED} lies in it); export into it again")
         survey = _Survey()
         for found in self._found():
             if isinstance(found, Skip):
@@ -368,7 +371,10 @@ class ExchangeCorpus(BaseModel):
             survey.columns.update(dict.fromkeys(found.row))
             self._take(found, survey)
         self._check(survey)
-        rows = [row for key, group in sorted(survey.groups.items()) if (row := self._planned(key, group, survey))]
+        groups = sorted(survey.groups.items())
+        stamps = stamps_of([group.first.path for _, group in groups])
+        planned = ((key, group, stamp) for (key, group), stamp in zip(groups, stamps, strict=True))
+        rows = [row for one in planned if (row := self._planned(*one, survey))]
         if not rows:
             reasons = "; ".join(f"{one.where}: {one.reason} ({one.detail})" for one in survey.skips[:5]) or "it is empty"
             raise DataError(f"{self.path} holds no usable row: {reasons}")
@@ -377,6 +383,16 @@ class ExchangeCorpus(BaseModel):
 
     def _found(self) -> Iterator[Found | Skip]:
         raise NotImplementedError(f"{type(self).__name__} does not say what it finds")
+
+    def _below(self) -> list[PurePosixPath]:
+        """The files of the dataset's folder, as paths below it."""
+        return [PurePosixPath(one) for one in files_below(self.path)]
+
+    def _files(self, wanted: Callable[[str], bool]) -> tuple[Location, list[PurePosixPath]]:
+        """The folder that the dataset's own files lie in, and those whose names are wanted as paths below it."""
+        if self.path.is_file():
+            return self.path.parent, [PurePosixPath(self.path.name)]
+        return self.path, [one for one in self._below() if wanted(one.name)]
 
     def _take(self, found: Found, survey: _Survey) -> None:
         try:
@@ -446,7 +462,7 @@ class ExchangeCorpus(BaseModel):
             survey.strange("split", found.split)
         return split
 
-    def _split_word(self, name: Path, *, by_folder: bool = False) -> str | None:
+    def _split_word(self, name: PurePosixPath, *, by_folder: bool = False) -> str | None:
         """The split that a file is named after, by its folders or a word of its name."""
         candidates = [*name.parts[:-1], *(() if by_folder else re.split(r"[-_.]", name.name))]
         return next((one for one in candidates if one in self.splits or one.lower() in SPLIT_WORDS), None)
@@ -462,7 +478,7 @@ class ExchangeCorpus(BaseModel):
             raise DataError(f"{self.path}: {kind}s {shown} are not known; {_MEND[kind].format(word=next(iter(words)))}")
         self.hold_out.check(survey.speakers)
 
-    def _planned(self, key: str, group: _Group, survey: _Survey) -> Planned | None:
+    def _planned(self, key: str, group: _Group, stamp: str | None, survey: _Survey) -> Planned | None:
         if len(group.splits) > 1:
             survey.skips.append(Skip(group.first.where, "two_splits", f"{key} is in {' and '.join(sorted(group.splits))}"))
             return None
@@ -476,7 +492,7 @@ class ExchangeCorpus(BaseModel):
             split=next(iter(group.splits), "train"),
             language=found.language or self.language,
             licence=found.licence or self.licence,
-            stamp=stamp_of(found.path),
+            stamp=stamp,
         )
 
     def _note(self, survey: _Survey) -> str:

@@ -13,14 +13,15 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import pyarrow as pa
 
 from undertone import audio, tables
 from undertone.corpora.plan import stamp_of
-from undertone.errors import DataError
+from undertone.errors import AudioError, DataError
+from undertone.paths import Location, ObjectError, below, local_copy, location
 from undertone.records import Clip, Label, QAPair, Recording, Segment, Split, Word, from_arrow
 
 COPIED_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
@@ -38,7 +39,7 @@ class Item:
     """
 
     key: str
-    uri: Path
+    uri: Location
     start_ms: int = 0
     end_ms: int | None = None
     recording_id: str
@@ -69,15 +70,26 @@ class Tally:
 class Placed:
     """Where an item's sound is: a file, where the item begins in it and how long it is. `samples` counts the whole file."""
 
-    file: Path
+    file: Location
     offset_ms: int
     duration_ms: int
     rate_hz: int
     samples: int
     channels: int
 
+    @property
+    def cut(self) -> Path:
+        """The file, where it was written for this export."""
+        if not isinstance(self.file, Path):
+            raise DataError(f"{self.file} was not cut; this format holds its audio")
+        return self.file
 
-def items(table: Path, *, recordings: Path | None, pairs: Sequence[Path], tally: Tally) -> Iterator[Item]:
+    def inside(self, folder: Path) -> PurePosixPath | None:
+        """The file's path below the folder of the export; None where it is left where it is."""
+        return below(self.file, folder)
+
+
+def items(table: Location, *, recordings: Location | None, pairs: Sequence[Location], tally: Tally) -> Iterator[Item]:
     """Every item of a finished table of clips, recordings or segments.
 
     Args:
@@ -125,7 +137,7 @@ def _once(found: Iterator[Item], asked: _Pairs, tally: Tally) -> Iterator[Item]:
 class _Pairs:
     """Pairs by clip: their text stays in Arrow, and a clip's pairs become records when the clip comes by."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Location]) -> None:
         opened = [tables.open_table(one, QAPair).arrow() for one in folders]
         self._table: pa.Table | None = pa.concat_tables(opened) if opened else None
         self._rows: dict[str, list[int]] = {}
@@ -144,7 +156,7 @@ class _Pairs:
 def _of_clip(clip: Clip, asked: _Pairs) -> Item:
     return Item(
         key=_key(clip.id),
-        uri=Path(clip.uri),
+        uri=location(clip.uri),
         start_ms=clip.start_ms,
         end_ms=clip.end_ms,
         recording_id=clip.recording_id,
@@ -160,7 +172,7 @@ def _of_clip(clip: Clip, asked: _Pairs) -> Item:
 def _of_recording(recording: Recording, segments: Sequence[Segment], *, by_people: bool = False) -> Item:
     return Item(
         key=_key(recording.id),
-        uri=Path(recording.uri),
+        uri=location(recording.uri),
         recording_id=recording.id,
         source=recording.source,
         language=recording.language,
@@ -171,7 +183,7 @@ def _of_recording(recording: Recording, segments: Sequence[Segment], *, by_peopl
     )
 
 
-def _of_segments(table: Path, recordings: Path, tally: Tally) -> Iterator[Item]:
+def _of_segments(table: Location, recordings: Location, tally: Tally) -> Iterator[Item]:
     try:
         # Without what was said: only a line per recording is held.
         known = {one.id: one.model_copy(update={"references": ()}) for one in tables.open_table(recordings, Recording).rows()}
@@ -234,13 +246,13 @@ def _moved(one: Timed, offset_ms: int, end_ms: int, tally: Tally) -> Timed:
 # ---- sound ---------------------------------------------------------------------------------------------------------------------
 
 
-def _probed(uri: Path) -> audio.Probe:
+def _probed(uri: Location) -> audio.Probe:
     """What a file is; probing reads all of it, and a recording's clips follow each other."""
     return _probe_of(uri, stamp_of(uri))
 
 
 @functools.lru_cache(maxsize=16)
-def _probe_of(uri: Path, stamp: str | None) -> audio.Probe:
+def _probe_of(uri: Location, stamp: str | None) -> audio.Probe:
     del stamp
     return audio.probe(uri)
 
@@ -259,7 +271,11 @@ def cut(item: Item, stem: Path) -> Placed:
     if item.end_ms is None and item.uri.suffix.lower() in COPIED_SUFFIXES:
         file = stem.with_name(stem.name + item.uri.suffix.lower())
         file.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(item.uri, file)
+        try:
+            with local_copy(item.uri) as whole:
+                shutil.copyfile(whole, file)
+        except (FileNotFoundError, ObjectError) as error:  # gone since it was probed
+            raise AudioError(f"{item.uri}: {error}") from error
         return Placed(file, 0, probe.duration_ms, probe.rate_hz, probe.samples, probe.channels)
     wave = audio.load(item.uri, rate_hz=probe.rate_hz, start_ms=item.start_ms, end_ms=item.end_ms)
     file = stem.with_name(stem.name + ".flac")

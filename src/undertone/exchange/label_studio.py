@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
@@ -24,6 +24,7 @@ from undertone.errors import DataError
 from undertone.exchange.incoming import PLAIN, ExchangeCorpus, Found, Said, Skip, to_ms
 from undertone.exchange.items import Item, Placed, Tally
 from undertone.exchange.rows import pair_row
+from undertone.paths import Location, is_address, join, location
 from undertone.records import DIMENSIONS, HUMAN, Label, Segment
 
 NOBODY = "(unknown)"
@@ -48,10 +49,9 @@ class LabelStudioWriter:
         self._numbers: dict[str, None] = {}
 
     def add(self, item: Item, placed: Placed, segments: tuple[Segment, ...]) -> None:
-        inside = placed.file.is_relative_to(self._folder)
-        name = placed.file.relative_to(self._folder).as_posix() if inside else str(placed.file)
+        name = str(placed.inside(self._folder) or placed.file)
         data = {
-            "audio": self._prefix + (quote(name) if self._prefix else name),
+            "audio": self._prefix + quote(name) if self._prefix and not is_address(name) else name,
             "id": item.key,
             "source": item.source,
             "language": item.language,
@@ -153,7 +153,7 @@ class LabelStudioCorpus(ExchangeCorpus):
     """
 
     kind: Literal["label-studio"] = "label-studio"
-    audio_root: Path | None = None
+    audio_root: Location | None = None
 
     def _found(self) -> Iterator[Found | Skip]:
         file = self.path / "tasks.json" if self.path.is_dir() else self.path
@@ -172,7 +172,7 @@ class LabelStudioCorpus(ExchangeCorpus):
             except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
                 yield Skip(where, "bad_row", f"{type(error).__name__}: {error}")
 
-    def _of_task(self, where: str, folder: Path, task: dict[str, Any]) -> Iterator[Found | Skip]:
+    def _of_task(self, where: str, folder: Location, task: dict[str, Any]) -> Iterator[Found | Skip]:
         data = task["data"]
         audio = data.get(self.columns.get("audio", "audio"))
         if not isinstance(audio, str) or not audio:
@@ -283,14 +283,18 @@ def _annotation(annotations: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, 
 
 def _file_of(url: str) -> str:
     """The path in a task's URL: that of local storage (?d=PATH), or the URL's own."""
+    if is_address(url):
+        return url
     parts = urlsplit(url)
     local = parse_qs(parts.query).get("d")
     return local[0] if local else parts.path if parts.scheme else url
 
 
-def _on_disk(root: Path, name: str) -> Path:
+def _on_disk(root: Location, name: str) -> Location:
     """A task's file below the root: by its path, any end of its path, or its name as an upload has it (a code and a dash before)."""
-    parts = Path(unquote(name).lstrip("/")).parts
-    tries = [root / name, *(root.joinpath(*parts[index:]) for index in range(len(parts)))]
+    if is_address(name):
+        return location(name)
+    parts = PurePosixPath(unquote(name).lstrip("/")).parts
+    tries: list[Location] = [join(root, name), *(root / PurePosixPath(*parts[index:]) for index in range(len(parts)))]
     tries += [folder / re.sub(r"^[0-9a-f]{8}-", "", parts[-1]) for folder in (root, root / "audio")]
-    return next((one for one in tries if one.is_file()), root / name)
+    return next((one for one in tries if one.is_file()), join(root, name))

@@ -15,7 +15,8 @@ import gzip
 import io
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from undertone.errors import DataError
@@ -23,19 +24,20 @@ from undertone.exchange.incoming import PLAIN, ExchangeCorpus, Found, Said, Skip
 from undertone.exchange.items import Item, Placed
 from undertone.exchange.nemo_manifest import plain_labels
 from undertone.exchange.rows import pair_row, segment_row, without_lists
+from undertone.paths import Location, is_address, join, local_copy, location
 from undertone.records import Segment
 
 
 class LhotseWriter:
     """Writes a manifest of cuts per split, line by line."""
 
-    def __init__(self, folder: Path, final: Path) -> None:
+    def __init__(self, folder: Path, final: Location) -> None:
         self._folder, self._final = folder, final
         self._files: dict[str, tuple[io.TextIOWrapper, gzip.GzipFile, io.BufferedWriter]] = {}
 
     def add(self, item: Item, placed: Placed, segments: tuple[Segment, ...]) -> None:
-        inside = placed.file.is_relative_to(self._folder)
-        file = self._final / placed.file.relative_to(self._folder) if inside else placed.file
+        inside = placed.inside(self._folder)
+        file = self._final / inside if inside else placed.file
         recording = file.stem if inside else item.recording_id
         channels = list(range(placed.channels))
         cut = {
@@ -48,7 +50,7 @@ class LhotseWriter:
             ],
             "recording": {
                 "id": recording,
-                "sources": [{"type": "file", "channels": channels, "source": str(file)}],
+                "sources": [{"type": "file" if isinstance(file, Path) else "url", "channels": channels, "source": str(file)}],
                 "sampling_rate": placed.rate_hz,
                 "num_samples": placed.samples,
                 "duration": placed.samples / placed.rate_hz,
@@ -115,27 +117,28 @@ class LhotseCorpus(ExchangeCorpus):
     kind: Literal["lhotse"] = "lhotse"
 
     def _found(self) -> Iterator[Found | Skip]:
-        files = [self.path] if self.path.is_file() else sorted(one for one in self.path.rglob("*cuts*.jsonl*") if one.is_file())
-        if not files:
+        base, names = self._files(lambda name: fnmatchcase(name, "*cuts*.jsonl*"))
+        if not names:
             raise DataError(
                 f"{self.path} holds no lhotse cuts; expected files such as cuts_train.jsonl.gz, or name one file as path"
             )
-        for file in files:
+        for file in (base / one for one in names):
             try:
-                with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+                with local_copy(file) as copy, gzip.open(copy) if copy.suffix == ".gz" else copy.open("rb") as opened:
                     for line in json_lines(file, iter(opened)):
                         yield line if isinstance(line, Skip) else self._of_cut(file, *line)
             except (OSError, EOFError) as error:
                 raise DataError(f"{file} cannot be read: {error}; is it whole?") from error
 
-    def _of_cut(self, file: Path, number: int, cut: dict[str, Any]) -> Found | Skip:
+    def _of_cut(self, file: Location, number: int, cut: dict[str, Any]) -> Found | Skip:
         where = f"{file.name} line {number}"
         if cut.get("type") not in ("MonoCut", "MultiCut", "Cut"):
             return Skip(where, "not_a_cut_of_one_recording", f"type is {cut.get('type')!r}, expected MonoCut or MultiCut")
         try:
             recording = cut["recording"]
             (source,) = recording["sources"]
-            if source["type"] != "file" or recording.get("transforms"):
+            is_file = source["type"] == "file" or (source["type"] == "url" and is_address(str(source["source"])))
+            if not is_file or recording.get("transforms"):
                 return Skip(
                     where, "audio_not_in_a_file", f"source is {source['type']!r}, transforms {recording.get('transforms')!r}"
                 )
@@ -149,7 +152,7 @@ class LhotseCorpus(ExchangeCorpus):
                 path=path,
                 row=dict.fromkeys(name for one in cut.get("supervisions", ()) for name in one.get("custom") or ()),
                 said=said,
-                split=about.get("split") or self._split_word(Path(file.name)),
+                split=about.get("split") or self._split_word(PurePosixPath(file.name)),
                 language=languages.pop() if len(languages) == 1 else None,
                 licence=about.get("licence"),
             )
@@ -188,10 +191,10 @@ def _words(items: Any, begin_ms: int, start_ms: int, end_ms: int) -> list[dict[s
     ]
 
 
-def _audio_path(file: Path, name: str) -> Path:
+def _audio_path(file: Location, name: str) -> Location:
     """The recording's file; one that was moved together with its manifest is found beside it."""
-    path = Path(name)
-    if path.is_absolute() and path.is_file():
-        return path
-    beside = file.parent / ("audio/" + path.name if path.is_absolute() else name)
-    return beside if beside.is_file() or not path.is_absolute() else path
+    if not is_address(name) and not Path(name).is_absolute():
+        return join(file.parent, name)
+    path = location(name)
+    beside = file.parent / "audio" / path.name
+    return beside if beside != path and not path.is_file() and beside.is_file() else path

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
 from undertone.errors import DataError
 from undertone.exchange.incoming import ExchangeCorpus, Found, Said, Skip, json_lines, said_of_row, to_ms
 from undertone.exchange.items import Item, Placed
 from undertone.exchange.rows import pair_row, segment_row, without_lists
+from undertone.paths import Location, join
 from undertone.records import DIMENSIONS, HUMAN, Label, Segment
 
 PLAIN_LABELS = ("emotion", "gender", "intensity", *DIMENSIONS, "age")
@@ -51,7 +53,7 @@ class NemoWriter:
         self._files: dict[str, IO[str]] = {}
 
     def add(self, item: Item, placed: Placed, segments: tuple[Segment, ...]) -> None:
-        audio = placed.file.relative_to(self._folder).as_posix() if placed.file.is_relative_to(self._folder) else str(placed.file)
+        audio = str(placed.inside(self._folder) or placed.file)
         about = {"id": item.key, "lang": item.language, "licence": item.licence, "source": item.source}
         about = {name: value for name, value in about.items() if value is not None}
         name = f"{item.split}_manifest.json" if item.split else "manifest.json"
@@ -106,12 +108,12 @@ class NemoManifestCorpus(ExchangeCorpus):
     kind: Literal["nemo-manifest"] = "nemo-manifest"
 
     def _found(self) -> Iterator[Found | Skip]:
-        files = [self.path] if self.path.is_file() else sorted(one for one in self.path.rglob("*manifest*.json*") if one.is_file())
-        if not files:
+        base, names = self._files(lambda name: fnmatchcase(name, "*manifest*.json*"))
+        if not names:
             raise DataError(
                 f"{self.path} holds no NeMo manifest; expected files such as train_manifest.json, or name one file as path"
             )
-        for file in files:
+        for file in (base / one for one in names):
             lines, good = 0, 0
             first: Skip | None = None
             for line in json_lines(file):
@@ -124,7 +126,7 @@ class NemoManifestCorpus(ExchangeCorpus):
                     f"{file} is not a NeMo manifest: {first.where}: {first.detail}; expected JSON lines with audio_filepath"
                 )
 
-    def _of_line(self, file: Path, number: int, row: dict[str, Any]) -> Found | Skip:
+    def _of_line(self, file: Location, number: int, row: dict[str, Any]) -> Found | Skip:
         where = f"{file.name} line {number}"
         name = row.get("audio_filepath")
         if not isinstance(name, str) or not name:
@@ -137,10 +139,10 @@ class NemoManifestCorpus(ExchangeCorpus):
         return Found(
             where=where,
             key=name,
-            path=file.parent / name,
+            path=join(file.parent, name),
             row=plain,
             said=said,
-            split=row.get("split") or self._split_word(Path(file.name)),
+            split=row.get("split") or self._split_word(PurePosixPath(file.name)),
             language=row.get("lang") or row.get("language"),
             licence=row.get("licence"),
         )

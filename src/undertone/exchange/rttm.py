@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from undertone.corpora.folder import AUDIO_SUFFIXES
+from undertone.corpora.folder import is_audio
 from undertone.errors import DataError
 from undertone.exchange.incoming import ExchangeCorpus, Found, Said, Skip
 from undertone.exchange.items import Item, Placed, Tally, sizes
+from undertone.paths import Location, local_copy
 from undertone.records import Segment
 
 
@@ -29,7 +30,7 @@ class RttmWriter:
     def __init__(self, folder: Path, tally: Tally) -> None:
         self._folder, self._tally = folder, tally
         self._file: IO[str] = (folder / "speakers.rttm").open("w", encoding="utf-8")
-        self._named: dict[str, Path] = {}
+        self._named: dict[str, Location] = {}
 
     def add(self, item: Item, placed: Placed, segments: tuple[Segment, ...]) -> None:
         name = _word(placed.file.stem)
@@ -63,21 +64,22 @@ class RttmCorpus(ExchangeCorpus):
     kind: Literal["rttm"] = "rttm"
 
     def _found(self) -> Iterator[Found | Skip]:
-        files = sorted(self.path.rglob("*.rttm"))
+        there = self._below()
+        files = [one for one in there if one.suffix == ".rttm"]
         if not files:
             raise DataError(f"{self.path} holds no .rttm file; expected a folder with RTTM and the audio files that it names")
-        sounds: dict[str, list[Path]] = {}
-        for one in sorted(self.path.rglob("*")):
-            if one.suffix.lower() in AUDIO_SUFFIXES:
+        sounds: dict[str, list[PurePosixPath]] = {}
+        for one in there:
+            if is_audio(one.name):
                 sounds.setdefault(_word(one.stem), []).append(one)
         for file in files:
-            with file.open(encoding="utf-8", errors="replace") as lines:
+            with local_copy(self.path / file) as copy, copy.open(encoding="utf-8", errors="replace") as lines:
                 for number, line in enumerate(lines, start=1):
                     found = self._of_line(f"{file.name} line {number}", line.split(), sounds)
                     if found is not None:
                         yield found
 
-    def _of_line(self, where: str, cells: list[str], sounds: dict[str, list[Path]]) -> Found | Skip | None:
+    def _of_line(self, where: str, cells: list[str], sounds: dict[str, list[PurePosixPath]]) -> Found | Skip | None:
         if not cells or cells[0].startswith(";;"):
             return None
         if len(cells) < 8:
@@ -93,11 +95,11 @@ class RttmCorpus(ExchangeCorpus):
         files = sounds.get(cells[1], [])
         if len(files) != 1:
             return Skip(where, "no_audio" if not files else "two_files", f"{len(files)} audio files are called {cells[1]}")
-        name = files[0].relative_to(self.path)
+        name = files[0]
         return Found(
             where=where,
             key=name.as_posix(),
-            path=files[0],
+            path=self.path / name,
             said=(Said(plain={"speaker": cells[7]}, start_ms=round(start), end_ms=round(start + length)),),
             split=self._split_word(name, by_folder=True),
         )

@@ -15,7 +15,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from undertone.corpora.folder import AUDIO_SUFFIXES
@@ -23,6 +23,7 @@ from undertone.errors import DataError
 from undertone.exchange.incoming import ExchangeCorpus, Found, Member, Skip
 from undertone.exchange.items import Item, Placed
 from undertone.exchange.rows import row_of
+from undertone.paths import Location, local_copy
 from undertone.records import Segment
 
 SHARD_BYTES = 1 << 30
@@ -53,11 +54,11 @@ class WebDatasetWriter:
             name = self._folder / f"{split}-{number:06d}.tar"
             tar, count = tarfile.open(name, "w", format=tarfile.GNU_FORMAT), 0  # noqa: SIM115 - open until the shard is full
         row = json.dumps(row_of(item, segments, duration_ms=placed.duration_ms), ensure_ascii=False).encode()
-        with placed.file.open("rb") as sound:
-            tar.addfile(_member(f"{item.key}{placed.file.suffix}", placed.file.stat().st_size), sound)
+        with placed.cut.open("rb") as sound:
+            tar.addfile(_member(f"{item.key}{placed.file.suffix}", placed.cut.stat().st_size), sound)
         tar.addfile(_member(f"{item.key}.json", len(row)), io.BytesIO(row))
         self._open[split] = (tar, count + 1)
-        placed.file.unlink()
+        placed.cut.unlink()
 
     def close(self) -> None:
         for tar, _ in self._open.values():
@@ -82,20 +83,19 @@ class WebDatasetCorpus(ExchangeCorpus):
     text_field: str = "txt"
 
     def _found(self) -> Iterator[Found | Skip]:
-        files = [self.path] if self.path.is_file() else sorted(one for one in self.path.rglob("*.tar*") if one.is_file())
-        if not files:
+        base, names = self._files(lambda name: ".tar" in name)
+        if not names:
             raise DataError(f"{self.path} holds no tar; expected WebDataset shards such as train-000000.tar")
-        for file in files:
-            yield from self._of_tar(file)
+        for name in names:
+            yield from self._of_tar(base, name)
 
-    def _of_tar(self, file: Path) -> Iterator[Found | Skip]:
-        base = file.parent if self.path.is_file() else self.path
-        split = self._split_word(file.relative_to(base))
+    def _of_tar(self, base: Location, inside: PurePosixPath) -> Iterator[Found | Skip]:
+        split, file = self._split_word(inside), base / inside
         try:
-            with tarfile.open(file, "r:") as tar:
+            with local_copy(file) as copy, tarfile.open(copy, "r:") as tar:
                 for key, members in itertools.groupby(self._members(tar), key=lambda one: one[0]):
                     where = f"{file.name} {key}" if key is not None else file.name
-                    yield self._of_sample(file, base, split, where, tar, {field: member for _, field, member in members}, key)
+                    yield self._of_sample(file, inside, split, where, tar, {field: member for _, field, member in members}, key)
                     tar.members = []  # type: ignore[attr-defined]  # the list that tarfile keeps of all it has seen
         except (tarfile.TarError, OSError, EOFError) as error:
             raise DataError(
@@ -110,8 +110,8 @@ class WebDatasetCorpus(ExchangeCorpus):
 
     def _of_sample(
         self,
-        file: Path,
-        base: Path,
+        file: Location,
+        inside: PurePosixPath,
         split: str | None,
         where: str,
         tar: tarfile.TarFile,
@@ -135,7 +135,7 @@ class WebDatasetCorpus(ExchangeCorpus):
             return Skip(where, "bad_row", str(error))
         return Found(
             where=where,
-            key=f"{file.relative_to(base).with_suffix('').as_posix()}/{key}",
+            key=f"{inside.with_suffix('')}/{key}",
             path=file,
             inside=Member(offset=sound.offset_data, size=sound.size, name=sound.name),
             row=row,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from undertone import tables
 from undertone.errors import DataError
-from undertone.paths import Location, Remote
+from undertone.paths import Location, Remote, files_below, put_folder
 from undertone.tables import Fingerprint
 
 
@@ -50,44 +49,43 @@ def build_artefact(
         marker = out / "_done.json"
         if marker.exists():
             return Artefact.model_validate_json(marker.read_text()), True
-        if isinstance(out, Remote):
-            _build_there(out, build)
-        else:
-            _build_here(out, build)
-        done = Artefact(fingerprint=fingerprint, digest=files_digest(out))
+        digest = _build_there(out, build) if isinstance(out, Remote) else _build_here(out, build)
+        done = Artefact(fingerprint=fingerprint, digest=digest)
         tables.write_bytes(marker, done.model_dump_json(indent=1).encode())
         return done, False
 
 
-def _build_here(out: Path, build: Callable[[Path], None]) -> None:
+def _build_here(out: Path, build: Callable[[Path], None]) -> str:
+    """Build beside the place and move the files there; returns their digest."""
     draft = out / "_draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     build(draft)
+    digest = files_digest(draft)
     for file in sorted(draft.iterdir()):
         target = out / file.name
         if target.is_dir():
             shutil.rmtree(target)
         file.replace(target)
     draft.rmdir()
+    return digest
 
 
-def _build_there(out: Remote, build: Callable[[Path], None]) -> None:
-    """Build on this machine's disk, then put the files; a run that is killed before begins again."""
+def _build_there(out: Remote, build: Callable[[Path], None]) -> str:
+    """Build on this machine's disk, then put the files; a run that is killed before begins again. Returns their digest."""
     with tempfile.TemporaryDirectory(prefix="undertone-") as name:
         build(Path(name))
-        for file in sorted(one for one in Path(name).rglob("*") if one.is_file()):
-            (out / file.relative_to(name).as_posix()).write_bytes(file.read_bytes())
+        put_folder(Path(name), out)
+        return files_digest(Path(name))
 
 
-def files_digest(folder: Location) -> str:
+def files_digest(folder: Path) -> str:
     """sha256 over the names and bytes of a folder's files; names that begin with "_" are the machinery's and left out."""
     digest = hashlib.sha256()
-    for file in sorted(one for one in folder.rglob("*") if one.is_file()):
-        relative = str(file)[len(str(folder)) + 1 :].replace(os.sep, "/")
-        if any(part.startswith("_") for part in relative.split("/")):
-            continue
-        digest.update(relative.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    for name in files_below(folder):
+        if not any(part.startswith("_") for part in name.split("/")):
+            with (folder / name).open("rb") as file:
+                digest.update(name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

@@ -8,24 +8,26 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, nullcontext
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from multiprocessing.connection import Connection
 from types import ModuleType
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from undertone.errors import ConfigError, DataError, DependencyError
+from undertone.errors import ConfigError, DataError, DependencyError, UndertoneError
 
 J = TypeVar("J")
 U = TypeVar("U")
 
-_MAX_BREAKS = 3
-"""Times that a broken pool is built again before the run gives up: a unit that kills its worker each time would go on for ever."""
+MAX_ATTEMPTS = 3
+"""Workers that may die at one unit before the run gives up: a unit that kills each of them would go on for ever."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 """The environment of every worker: the processes are the parallelism, and sums over another number of threads round otherwise."""
@@ -117,7 +119,7 @@ class Execution(BaseModel):
 
         Raises:
             UndertoneError: What a unit raised.
-            DataError: Workers were killed again and again.
+            DataError: Several workers died at one unit.
         """
         if self.executor == "ray":
             _ray_pool().run_units(work, job, units, workers=workers, told=told, gpus=gpus, address=self.address)
@@ -146,6 +148,8 @@ def run_units(
 ) -> None:
     """Run `work(job, unit)` for every unit, here or in spawned processes; units commit their own output.
 
+    A unit whose worker is killed runs again on another; the other workers go on meanwhile.
+
     Args:
         work: A function that can be pickled by name.
         job: What all units share.
@@ -155,62 +159,134 @@ def run_units(
         tick: Called here now and then while units run, for those that take long; it makes even one worker a process of its own.
 
     Raises:
-        DataError: Workers were killed again and again.
+        UndertoneError: What a unit raised. Units that others had begun are finished first.
+        DataError: Several workers died at one unit; the message names it.
     """
     if tick is None and (workers <= 1 or len(units) <= 1):
         for unit in units:
             work(job, unit)
             told(unit)
         return
-    left, breaks = list(range(len(units))), 0
-    while left:
-        before = len(left)
-        try:
-            _one_pool(work, job, units, left, max(1, workers), told, tick)
-        except BrokenProcessPool as error:
-            breaks = 1 if len(left) < before else breaks + 1  # a run of weeks may lose a worker now and then
-            if breaks > _MAX_BREAKS:
-                raise DataError(
-                    f"a worker process was killed {breaks} times ({len(left)} units are left): out of memory? "
-                    "Run the same command again with --workers 1; finished parts are kept"
-                ) from error
+    waiting, attempts = deque(range(len(units))), Counter[int]()
+    with _pool(work, job, min(max(1, workers), len(units))) as pool:
+        while waiting or any(worker.unit is not None for worker in pool):
+            for worker in pool:
+                if waiting and worker.unit is None:
+                    worker.begin(waiting.popleft(), units)
+            heard = multiprocessing.connection.wait([worker.pipe for worker in pool], timeout=0.2)
+            if tick is not None:
+                tick()
+            for place, worker in enumerate(pool):
+                if worker.pipe not in heard:
+                    continue
+                if worker.answered():
+                    index, worker.unit = worker.unit, None
+                    told(units[cast(int, index)])
+                    continue
+                how, pool[place] = worker.death(), _Worker(work, job)
+                if worker.unit is None:
+                    continue
+                attempts[worker.unit] += 1
+                if attempts[worker.unit] == MAX_ATTEMPTS:
+                    raise DataError(died_each_time(units[worker.unit], how, less="--workers 1"))
+                waiting.append(worker.unit)  # behind the others: where memory is short, there may be more of it then
 
 
-def _one_pool(
-    work: Callable[[J, U], None],
-    job: J,
-    units: Sequence[U],
-    left: list[int],
-    workers: int,
-    told: Callable[[U], None],
-    tick: Callable[[], None] | None,
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(left)), mp_context=context, initializer=_single_threaded) as pool:
-        futures = {pool.submit(work, job, units[index]): index for index in left}
-        pending = set(futures)
+def died_each_time(unit: object, how: str, *, less: str) -> str:
+    """The message for a unit that every worker died at; `less` is the flag that leaves each of them more memory."""
+    return (
+        f"{unit}: {MAX_ATTEMPTS} workers died at it, the last {how}. A worker is killed so when memory runs out: look for 'Out of memory' in "
+        f"dmesg. Run the same command again with {less}, or where there is more memory; finished parts are kept"
+    )
+
+
+class _Worker:
+    """One spawned process and the pipe to it: units go in, and for each comes None, or what it raised (pickled)."""
+
+    def __init__(self, work: Callable[[J, U], None], job: J) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs,))
+        self.process.start()
+        theirs.close()  # so that the pipe ends when the process does
+        self.unit: int | None = None
+        self._send((work, job))
+
+    def begin(self, index: int, units: Sequence[U]) -> None:
+        self.unit = index
+        self._send(units[index])
+
+    def answered(self) -> bool:
+        """Whether the unit is finished: False where the process has died. Raises what the unit raised."""
         try:
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_EXCEPTION, timeout=0.2)
-                if tick is not None:
-                    tick()
-                # Finished units leave the list before an exception is raised, so that a rebuilt pool does only the rest.
-                broken = None
-                for future in finished:
-                    if future.exception() is None:
-                        left.remove(futures[future])
-                        told(units[futures[future]])
-                    else:
-                        broken = broken or future.exception()
-                if broken is not None:
-                    raise broken
-        except BaseException as error:
-            for future in pending:
-                future.cancel()
-            if not isinstance(error, Exception):  # Ctrl-C: do not wait for units that may take minutes
-                for process in list((pool._processes or {}).values()):
-                    process.kill()
+            error = self.pipe.recv()
+        except (EOFError, OSError):
+            return False
+        if error is not None:
+            raise pickle.loads(error)
+        return True
+
+    def death(self) -> str:
+        """How a process ended that did so by itself."""
+        self.pipe.close()
+        self.process.join()
+        code = self.process.exitcode or 0
+        return f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
+
+    def _send(self, what: object) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has died: `answered` will say so
+            self.pipe.send(what)
+
+
+@contextmanager
+def _pool(work: Callable[[J, U], None], job: J, size: int) -> Iterator[list[_Worker]]:
+    """Workers, all of which have ended at the end: after their unit, but at once after Ctrl-C, since a unit may take minutes."""
+    pool = [_Worker(work, job) for _ in range(size)]
+    try:
+        try:
+            yield pool
+        except Exception:
+            _end(pool)
             raise
+        _end(pool)
+    finally:
+        for worker in pool:
+            worker.process.kill()
+            worker.process.join()
+
+
+def _end(pool: Sequence[_Worker]) -> None:
+    for worker in pool:
+        worker.pipe.close()
+    for worker in pool:
+        worker.process.join()
+
+
+def _work(pipe: Connection) -> None:
+    """What a worker process does: units, until the pipe is closed."""
+    _single_threaded()  # before the job is read, which imports the libraries that look at it
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        work, job = pipe.recv()
+        while True:
+            unit = pipe.recv()
+            try:
+                work(job, unit)
+            except Exception as error:  # noqa: BLE001 - the edge of the worker: the command raises it again
+                pipe.send(pickled(error, "In a worker process"))
+            else:
+                pipe.send(None)
+
+
+def pickled(error: Exception, where: str) -> bytes:
+    """The error as bytes; one that is no refusal of ours (a bug) takes its traceback with it, under the words `where`."""
+    if not isinstance(error, UndertoneError):
+        error.add_note(f"{where}:\n{''.join(traceback.format_exception(error))}")
+    try:
+        raw = pickle.dumps(error)
+        pickle.loads(raw)
+    except Exception:  # noqa: BLE001 - other people's exceptions need not be picklable
+        return pickle.dumps(RuntimeError("".join(traceback.format_exception(error))))
+    return raw
 
 
 def _end_with_parent() -> None:

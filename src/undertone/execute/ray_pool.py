@@ -11,7 +11,6 @@ import logging
 import os
 import pickle
 import socket
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -20,17 +19,14 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import ray
 import ray.data
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from undertone.errors import ConfigError, DataError, ServiceError, UndertoneError
-from undertone.execute.pool import ONE_THREAD
+from undertone.errors import ConfigError, DataError, ServiceError
+from undertone.execute.pool import MAX_ATTEMPTS, ONE_THREAD, died_each_time, pickled
 
 J = TypeVar("J")
 U = TypeVar("U")
-
-_MAX_ATTEMPTS = 4
-"""Times that a unit is begun before the run gives up: one that kills its worker each time would go on for ever."""
 
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Of a cluster started here; only units and receipts pass through it, rows never do."""
@@ -59,16 +55,20 @@ def connected(*, address: str | None = None, workers: int = 0) -> Iterator[None]
             "since it writes into the run's folder itself"
         )
     quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # or its engine prints a remark on every stage's actors
     if address != "local":
         try:
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError, AuthenticationError) as error:
+            # A cluster that wants another token looks to Ray like one that is not there.
+            mode = os.environ.get("RAY_AUTH_MODE", "not set")
             raise ServiceError(
-                f"no Ray cluster answers at {address}: {error}. Start one with: ray start --head; or leave --ray-address out"
+                f"no Ray cluster answers at {address}, or its token is another: {error}. RAY_AUTH_MODE is {mode} here; a cluster with a "
+                "token wants RAY_AUTH_MODE=token and the token of its head. Start a cluster with: ray start --head; or leave "
+                "--ray-address out"
             ) from error
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is started here calls home
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # or its engine prints a remark on every stage's actors
         ray.init(
             address="local",
             num_cpus=workers or None,
@@ -106,7 +106,7 @@ def run_units(
     Raises:
         UndertoneError: What a unit raised, as it raised it.
         ConfigError: The cluster has no such GPUs.
-        DataError: The worker of one unit was killed again and again, or the cluster was lost.
+        DataError: Several workers died at one unit, or the cluster was lost.
     """
     if not units:
         return
@@ -162,21 +162,18 @@ class Worker(Generic[J, U]):
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Run the one unit of a batch."""
-        index, unit = batch["index"], batch["unit"][0]
+        index = batch["index"]
         try:
-            self._begin(int(index[0]))
-            self.work(self.job, pickle.loads(unit))
+            unit = pickle.loads(batch["unit"][0])
+            self._begin(int(index[0]), unit)
+            self.work(self.job, unit)
         except Exception as error:  # noqa: BLE001 - the edge of the worker: the command raises it again
-            return {"index": index, "error": np.array([_pickled(self._placed(error))], dtype=object)}
+            return {"index": index, "error": np.array([pickled(self._placed(error), "In a Ray worker")], dtype=object)}
         return {"index": index, "error": np.array([b""], dtype=object)}
 
-    def _begin(self, index: int) -> None:
-        attempt = ray.get(self.attempts.begin.remote(index))
-        if attempt > _MAX_ATTEMPTS:
-            raise DataError(
-                f"a worker process was killed {_MAX_ATTEMPTS} times at the same unit: out of memory? "
-                "Run the same command again with fewer --workers; finished parts are kept"
-            )
+    def _begin(self, index: int, unit: U) -> None:
+        if ray.get(self.attempts.begin.remote(index)) > MAX_ATTEMPTS:
+            raise DataError(died_each_time(unit, "in Ray, whose logs say how", less="fewer --workers"))
         with suppress(OSError):  # not there: nothing to look for in it, or the file that is looked for is told with the node's name
             os.chdir(self.folder)
 
@@ -210,18 +207,6 @@ def _attempts() -> Iterator[Any]:
         yield counter
     finally:
         ray.kill(counter)
-
-
-def _pickled(error: Exception) -> bytes:
-    """The error as bytes; one that is no refusal of ours (a bug) takes its traceback with it."""
-    if not isinstance(error, UndertoneError):
-        error.add_note(f"In a Ray worker:\n{''.join(traceback.format_exception(error))}")
-    try:
-        raw = pickle.dumps(error)
-        pickle.loads(raw)
-    except Exception:  # noqa: BLE001 - other people's exceptions need not be picklable
-        return pickle.dumps(RuntimeError("".join(traceback.format_exception(error))))
-    return raw
 
 
 def _room(gpus: float) -> int:

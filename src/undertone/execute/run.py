@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from undertone import tables
 from undertone.errors import ConfigError, DataError, TooManyFailures
 from undertone.execute.pool import Execution, Stopped
+from undertone.parquet import one_array, taken
 from undertone.paths import Location
 from undertone.records import Loss, Record, arrow_schema, from_arrow
 from undertone.stages import (
@@ -26,7 +27,9 @@ from undertone.stages import (
     Kept,
     Outcome,
     Stage,
+    borrowing,
     checked_fates,
+    made_rows,
     outcomes_of,
 )
 from undertone.tables import Counts, Fingerprint, Table
@@ -88,6 +91,10 @@ class Unit(BaseModel):
 
     reads: tuple[Read, ...]
 
+    def __str__(self) -> str:
+        first, last = self.reads[0].part, self.reads[-1].part
+        return f"part {first}" if first == last else f"parts {first} to {last}"
+
     @property
     def rows(self) -> int:
         return sum(read.take for read in self.reads)
@@ -103,6 +110,8 @@ class Job(BaseModel):
     sides: dict[str, Location]
     out: Location
     seed: int
+    made_by: str | None = None
+    """Digest of the fingerprint; None for that which the folder was begun with."""
 
 
 def run_stage(
@@ -162,21 +171,22 @@ def run_stage(
         parts = sum(len(unit.reads) for unit in units)
         resumed = parts if done else 0
         if done is None:
+            made_by = fingerprint.digest
             mine = [unit for unit in units if execution.shards is None or execution.shards.holds(unit.reads[0].part)]
             todo = [
                 unit
                 for unit in mine
-                if any(tables.finished_part(out, read.part, record=stage.writes) is None for read in unit.reads)
+                if any(tables.finished_part(out, read.part, record=stage.writes, made_by=made_by) is None for read in unit.reads)
             ]
             resumed = sum(len(unit.reads) for unit in mine) - sum(len(unit.reads) for unit in todo)
-            job = Job(stage=stage, sources=tuple(sources), sides=side_paths, out=out, seed=seed)
+            job = Job(stage=stage, sources=tuple(sources), sides=side_paths, out=out, seed=seed, made_by=made_by)
             light = _LIGHT_COLUMN_ROWS if isinstance(stage, ColumnStage) else _LIGHT_ROWS
             if not stage.heavy and sum(unit.rows for unit in todo) < light:
                 workers, execution = 1, Execution(shards=execution.shards)  # starting processes would take longer than the work
             # Arrow's allocator in the workers to come keeps the pages of one part for the next: fetching them again is a sixth of the time.
             os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
-            if isinstance(stage, ColumnStage) and stage.scope == "table" and not _decided(out, todo):
-                keyless = [unit for unit in units if not tables.work_file(out, unit.reads[0].part, "keys").exists()]
+            if isinstance(stage, ColumnStage) and stage.scope == "table" and not _there(job, "fates", todo):
+                keyless = [unit for unit in units if not _there(job, "keys", [unit])]
                 execution.run_units(write_keys, job, keyless, workers=workers, told=lambda _: None)
                 _decide(job, units)
             told = _teller(stage, progress, parts, resumed)
@@ -283,17 +293,21 @@ def _commit(job: Job, stage: Stage[Any, Any], part: int, rows: Sequence[Record],
                 losses.append((False, Loss(row_id=row.id, stage=stage.name, reason=reason, detail=detail)))
             case Failed(error=error):
                 losses.append((True, Loss(row_id=row.id, stage=stage.name, reason="error", detail=error)))
-    tables.write_part(job.out, part, record=stage.writes, rows=kept, inputs=len(rows), kept=count, losses=losses)
+    tables.write_part(
+        job.out, part, record=stage.writes, rows=kept, inputs=len(rows), kept=count, losses=losses, made_by=job.made_by
+    )
 
 
 # ---- stages that see columns ---------------------------------------------------------------------------------------------------
 
 
 def _run_columns(job: Job, stage: ColumnStage[Any, Any], opened: Sequence[Table[Any]], read: Read) -> None:
-    columns = _columns(opened, read)
+    looks_at = stage.looks_at if stage.scope != "table" else ()
+    names = None if looks_at is None else tuple(dict.fromkeys(("id", *looks_at)))
+    columns = _columns(opened, read, names)
     if stage.scope == "table":
-        told = tables.read_parquet(tables.work_file(job.out, read.part, "fates"))
-        fates = Fates(reason=told["reason"].combine_chunks(), detail=told["detail"].combine_chunks())
+        told = _work(job, read, "fates")
+        fates = Fates(reason=one_array(told["reason"]), detail=one_array(told["detail"]))
     else:
         try:
             fates = checked_fates(stage, columns)
@@ -303,17 +317,34 @@ def _run_columns(job: Job, stage: ColumnStage[Any, Any], opened: Sequence[Table[
             if stage.scope != "row":
                 raise
             # Rows that do not depend on each other are tried again as records, so that a bad one costs itself only.
-            rows = from_arrow(columns, stage.reads)
+            rows = from_arrow(_columns(opened, read), stage.reads)
             _commit(job, stage, read.part, rows, outcomes_of(stage, rows))
             return
-    made = fates.rows
-    if made is None:
-        made = columns if fates.reason.null_count == len(columns) else columns.filter(fates.kept)
+    source, part = opened[read.source], opened[read.source].done.parts[read.source_part]
+    borrowed = borrowing(stage, fates) if stage.borrows else None
+    if borrowed is not None:
+        own, inside = borrowed
+        lends = tables.borrowed_from(job.sources[read.source], part, seen_from=job.out, inside=inside)
+    else:
+        whole = names is None  # then all of the source's columns are here
+
+        def lend(asked: Sequence[str] | None, rows: pa.Array) -> pa.Table:
+            return taken(columns, rows) if whole else source.read(part, asked, rows=rows)
+
+        own, lends = made_rows(stage, fates, lend), None
     lost = pa.table({"id": columns["id"], "reason": fates.reason, "detail": _detail_of(fates)}).filter(fates.reason.is_valid())
     signed = pa.array([stage.name], pa.string()).take(pa.array([0] * len(lost), pa.int8()))
-    dropped = pa.table([lost["id"], lost["id"], signed, lost["reason"], lost["detail"]], schema=arrow_schema(Loss))
-    kept = fates.kept.true_count
-    tables.write_part_columns(job.out, read.part, record=stage.writes, rows=made, inputs=len(columns), kept=kept, dropped=dropped)
+    tables.write_part_columns(
+        job.out,
+        read.part,
+        record=stage.writes,
+        rows=own,
+        inputs=len(columns),
+        kept=fates.kept.true_count,
+        dropped=pa.table([lost["id"], lost["id"], signed, lost["reason"], lost["detail"]], schema=arrow_schema(Loss)),
+        made_by=job.made_by,
+        source=lends,
+    )
 
 
 def _detail_of(fates: Fates) -> pa.Array:
@@ -326,8 +357,18 @@ def _columns(opened: Sequence[Table[Any]], read: Read, names: Sequence[str] | No
     return source.read(source.done.parts[read.source_part], names).slice(0, read.take).combine_chunks()
 
 
-def _decided(out: Location, todo: Sequence[Unit]) -> bool:
-    return all(tables.work_file(out, unit.reads[0].part, "fates").exists() for unit in todo)
+def _there(job: Job, kind: str, units: Sequence[Unit]) -> bool:
+    """Whether all parts have such a file of this very run's; one that is damaged or another run's is made again."""
+    parts = [read.part for unit in units for read in unit.reads]
+    return all(tables.read_work(job.out, part, kind, made_by=job.made_by or "") is not None for part in parts)
+
+
+def _work(job: Job, read: Read, kind: str) -> pa.Table:
+    found = tables.read_work(job.out, read.part, kind, made_by=job.made_by or "")
+    if found is None or len(found) != read.take:
+        file = tables.work_file(job.out, read.part, kind)
+        raise DataError(f"{file} was removed or changed while the run went on; run the same command again: it is made again")
+    return found
 
 
 def write_keys(job: Job, unit: Unit) -> None:
@@ -338,7 +379,7 @@ def write_keys(job: Job, unit: Unit) -> None:
         keys = stage.keys(_columns(opened, read, stage.looks_at))
         if len(keys) != read.take:
             raise DataError(f"stage {stage.name} gave {len(keys)} keys for {read.take} rows; it must give one each")
-        tables.write_table(tables.work_file(job.out, read.part, "keys"), keys)
+        tables.write_work(job.out, read.part, "keys", keys, made_by=job.made_by or "")
 
 
 def _decide(job: Job, units: Sequence[Unit]) -> None:
@@ -347,12 +388,12 @@ def _decide(job: Job, units: Sequence[Unit]) -> None:
     reads = [read for unit in units for read in unit.reads]
     if not reads:
         return
-    keys = pa.concat_tables([tables.read_parquet(tables.work_file(job.out, read.part, "keys")) for read in reads])
+    keys = pa.concat_tables([_work(job, read, "keys") for read in reads])
     fates = checked_fates(stage, keys)
     told = pa.table({"reason": fates.reason, "detail": _detail_of(fates)})
     begin = 0
     for read in reads:
-        tables.write_table(tables.work_file(job.out, read.part, "fates"), told.slice(begin, read.take))
+        tables.write_work(job.out, read.part, "fates", told.slice(begin, read.take), made_by=job.made_by or "")
         begin += read.take
 
 
@@ -393,10 +434,13 @@ def write_rows(
         done = tables.finished(out)
         resumed = len(slices) if done else 0
         if done is None:
+            made_by = fingerprint.digest
             for index, piece in enumerate(slices):
                 lost = [(False, one) for one in losses] if index == 0 else []
                 inputs = len(piece) + len(lost)
-                tables.write_part(out, index, record=record, rows=piece, inputs=inputs, kept=len(piece), losses=lost)
+                tables.write_part(
+                    out, index, record=record, rows=piece, inputs=inputs, kept=len(piece), losses=lost, made_by=made_by
+                )
             done = tables.finish(out, fingerprint, record=record, parts=len(slices))
     return StageReport(
         stage=fingerprint.stage,
@@ -424,9 +468,11 @@ def write_columns(out: Location, parts: Iterable[pa.Table], *, record: type[Reco
         done = tables.finished(out)
         resumed = len(done.parts) if done else 0
         if done is None:
-            count = 0
+            count, made_by = 0, fingerprint.digest
             for count, rows in enumerate(parts, start=1):
-                tables.write_part_columns(out, count - 1, record=record, rows=rows, inputs=len(rows), kept=len(rows))
+                tables.write_part_columns(
+                    out, count - 1, record=record, rows=rows, inputs=len(rows), kept=len(rows), made_by=made_by
+                )
             done = tables.finish(out, fingerprint, record=record, parts=count)
     return StageReport(
         stage=fingerprint.stage,

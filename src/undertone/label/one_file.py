@@ -8,11 +8,12 @@ from undertone import audio
 from undertone.errors import DataError
 from undertone.label.decide import Decide
 from undertone.label.stage import LabelStage
+from undertone.paths import Location
 from undertone.records import Recording, Segment
 from undertone.stages import Context, Failed, Kept
 
 
-def labelled(file: Path, *, label: LabelStage | None = None, decide: Decide | None = None) -> tuple[Segment, ...]:
+def labelled(file: Location, *, label: LabelStage | None = None, decide: Decide | None = None) -> tuple[Segment, ...]:
     """The labelled segments of an audio file; empty where it holds no speech.
 
     Args:

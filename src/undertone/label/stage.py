@@ -131,6 +131,12 @@ class LabelStage(Stage[Recording, Segment]):
             raise ValueError(f"the labeller {twice[0]!r} stands twice; give each a name of its own: {{use: {twice[0]}, name: ...}}")
         return value
 
+    @property
+    def gpus(self) -> float:
+        """As many as the labellers' devices name: a worker holds all of them, and a cluster numbers those it gives from 0."""
+        devices = [str(getattr(one, "device", "cpu")) for one in self.made()]
+        return float(max((int(one.partition(":")[2] or 0) + 1 for one in devices if one.startswith("cuda")), default=0))
+
     def made(self) -> list[Labeller]:
         """The labellers, with nothing loaded.
 

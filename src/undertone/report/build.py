@@ -13,7 +13,7 @@ from undertone import tables
 from undertone.paths import Location
 from undertone.records import EMOTIONS
 from undertone.report import figures
-from undertone.report.funnel import tuning_figure
+from undertone.report.funnel import ABOUT, funnel_figures, funnel_sheets, tuning_figure, unlabelled
 from undertone.report.inputs import ReportInputs
 from undertone.report.listen import listen
 from undertone.report.scores import labeller_view, study_view
@@ -67,6 +67,7 @@ def render(inputs: ReportInputs) -> str:
         systems=_systems(inputs),
         notes=inputs.notes,
         sources=inputs.sources,
+        pairs_page=inputs.pairs_page,
     )
 
 
@@ -85,18 +86,16 @@ def _emotions(inputs: ReportInputs) -> list[str]:
 
 
 def _funnel(inputs: ReportInputs) -> dict[str, object]:
-    steps = inputs.funnel
-    drawn = figures.funnel(
-        [(one.name, one.hours, one.emotion_hours) for one in steps], title="Hours kept by each condensation step"
-    )
-    known = {name for step in steps for name in step.emotion_hours}
-    emotions = [one for one in EMOTIONS if one in known]
-    heat = Markup(tuning_figure(inputs.tuning)) if inputs.tuning else ""
+    found = inputs.funnel if inputs.funnel and inputs.funnel.steps else None
+    drawn = funnel_figures(found) if found else ("", "")
     return {
-        "funnel": steps,
-        "funnel_figure": Markup(drawn),
-        "funnel_emotions": emotions,
-        "tuning_figure": heat,
+        "funnel": funnel_sheets(found) if found else (),
+        "funnel_about": ABOUT,
+        "funnel_figure": Markup(drawn[0]),
+        "lost_figure": Markup(drawn[1]),
+        "funnel_emotions": [one for one in EMOTIONS if found and one in found.emotions],
+        "funnel_unlabelled": found is not None and unlabelled(found),
+        "tuning_figure": Markup(tuning_figure(inputs.tuning)) if inputs.tuning else "",
         "tuning_line": inputs.tuning.line() if inputs.tuning else "",
     }
 

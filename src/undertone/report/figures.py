@@ -119,37 +119,103 @@ def _bar_panel(axis: Axes, rows: Sequence[BarRow], places: Sequence[float], pane
     axis.set_title(panel, loc="left", fontsize=10.5, fontweight="bold", pad=6)
 
 
-def funnel(steps: Sequence[tuple[str, float, Mapping[str, float]]], *, title: str) -> str:
-    """Draw the hours that each condensation step kept, stacked by emotion where that is known.
+class Stacked(BaseModel):
+    """One step of the condensation: what it kept, and of that what has a known emotion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    hours: FiniteFloat
+    emotion_hours: dict[str, FiniteFloat] = {}
+    segments: int | None = None
+    emotion_segments: dict[str, int] = {}
+
+
+class Lost(BaseModel):
+    """What one rule took: rows of a unit, and their hours where they are known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    rows: int
+    unit: str
+    hours: FiniteFloat | None = None
+
+
+def funnel(steps: Sequence[Stacked], *, title: str) -> str:
+    """Draw the hours (left) and segments (right) that each condensation step kept, stacked by emotion; an outline is what has none.
 
     Args:
-        steps: Name, hours kept and hours kept by emotion of each step, in order. Hours of no known emotion are drawn grey.
+        steps: In order.
         title: What the figure shows, for readers who do not see it.
     """
-    most = max((hours for _, hours, _ in steps), default=0.0) or 1.0
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(8.2, 0.65 + 0.42 * len(steps)))
-        axis = figure.subplots()
-        for place, (_, hours, by_emotion) in enumerate(steps):
-            left = 0.0
-            for emotion in (one for one in EMOTIONS if by_emotion.get(one)):
-                axis.barh(place, by_emotion[emotion], left=left, height=0.62, color=_STAND_IN[f"e-{emotion}"], linewidth=0)
-                left += by_emotion[emotion]
-            if hours > left:
-                axis.barh(place, hours - left, left=left, height=0.62, color=_STAND_IN["control"], linewidth=0)
-            axis.text(max(hours, left) + most * 0.012, place, f"{hours:.2f} h", va="center", fontsize=9)
-        axis.set_yticks(range(len(steps)), [name for name, _, _ in steps])
-        axis.set_ylim(len(steps) - 0.45, -0.55)
-        axis.set_xlim(0, most * 1.12)
-        axis.tick_params(axis="both", length=0, pad=6)
-        axis.xaxis.set_major_locator(MaxNLocator(5))
-        axis.grid(axis="x")
-        axis.set_axisbelow(True)
-        axis.spines["bottom"].set_visible(False)
-        axis.set_xlabel("hours kept", fontsize=9)
-        bottom = 0.45 / figure.get_figheight()
-        figure.subplots_adjust(left=0.17, right=0.99, top=0.98, bottom=bottom)
+        figure = Figure(figsize=(11.4, 0.75 + 0.42 * len(steps)))
+        hours, segments = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1.0])
+        digits = 2 if max((one.hours for one in steps), default=0.0) >= 10 else 3
+        _stack(hours, [(one.hours, one.emotion_hours, f"{one.hours:.{digits}f}") for one in steps])
+        _stack(
+            segments,
+            [(one.segments or 0, one.emotion_segments, "" if one.segments is None else f"{one.segments:,}") for one in steps],
+        )
+        hours.set_yticks(range(len(steps)), [one.name for one in steps])
+        hours.set_ylim(len(steps) - 0.45, -0.55)
+        hours.set_xlabel("hours of speech", fontsize=9)
+        segments.set_xlabel("segments", fontsize=9)
+        segments.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        height = figure.get_figheight()
+        figure.subplots_adjust(left=0.118, right=0.995, top=0.98, bottom=0.5 / height, wspace=0.06)
         return _svg(figure, name="funnel", title=title)
+
+
+def _stack(axis: Axes, bars: Sequence[tuple[float, Mapping[str, float], str]]) -> None:
+    """One panel: a bar for each (whole, parts by emotion, text at its end)."""
+    most = max((max(whole, sum(parts.values())) for whole, parts, _ in bars), default=0.0) or 1.0
+    for place, (whole, parts, text) in enumerate(bars):
+        left = 0.0
+        for emotion in (one for one in EMOTIONS if parts.get(one)):
+            axis.barh(place, parts[emotion], left=left, height=0.62, color=_STAND_IN[f"e-{emotion}"], linewidth=0)
+            left += parts[emotion]
+        if whole > left:  # an outline: a grey would pass for neutral
+            axis.barh(place, whole - left, left=left, height=0.6, facecolor="none", edgecolor=_STAND_IN["control"], linewidth=0.9)
+        axis.text(max(whole, left) + most * 0.015, place, text, va="center", fontsize=9)
+    _only_grid(axis, most * 1.16)
+
+
+def lost(rows: Sequence[Lost], *, title: str) -> str:
+    """Draw the hours that each rule took, with its rows in words; a rule whose hours are not known has the words alone.
+
+    Args:
+        rows: In the order of the path.
+        title: What the figure shows, for readers who do not see it.
+    """
+    most = max((one.hours or 0.0 for one in rows), default=0.0) or 1.0
+    digits = 2 if most >= 10 else 3
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(8.2, 0.6 + 0.34 * len(rows)))
+        axis = figure.subplots()
+        for place, one in enumerate(rows):
+            axis.barh(place, one.hours or 0.0, height=0.6, color=_STAND_IN["bar"], linewidth=0)
+            hours = "" if one.hours is None else f"{one.hours:.{digits}f} h, "
+            axis.text((one.hours or 0.0) + most * 0.015, place, f"{hours}{one.rows:,} {one.unit}", va="center", fontsize=9)
+        axis.set_yticks(range(len(rows)), [one.name for one in rows])
+        axis.set_ylim(len(rows) - 0.45, -0.55)
+        axis.set_xlabel("hours lost", fontsize=9)
+        _only_grid(axis, most * 1.45)
+        names = 0.2 + 0.083 * max((len(one.name) for one in rows), default=0)  # inches that the longest name takes
+        width, height = figure.get_size_inches()
+        figure.subplots_adjust(left=min(0.6, names / width), right=0.99, top=0.98, bottom=0.48 / height)
+        return _svg(figure, name="lost", title=title)
+
+
+def _only_grid(axis: Axes, reach: float) -> None:
+    """Bars to the right on a grid that nothing else frames."""
+    axis.set_xlim(0, reach)
+    axis.tick_params(axis="both", length=0, pad=6)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.grid(axis="x")
+    axis.set_axisbelow(True)
+    axis.spines["bottom"].set_visible(False)
 
 
 def loss_curves(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, title: str) -> str:

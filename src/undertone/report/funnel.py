@@ -2,89 +2,137 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from undertone.condense.funnel import Funnel, Step
+from undertone.condense.funnel import Funnel
 from undertone.condense.tune import Point, Tuning
-from undertone.report.figures import _RC, _STAND_IN, _svg, funnel
-from undertone.report.inputs import FunnelStep, SourceRow
+from undertone.records import EMOTIONS
+from undertone.report.figures import _RC, _STAND_IN, Lost, Stacked, _svg, funnel, lost
+
+ABOUT = (
+    "Hours are hours of speech (of whole recordings in the first row), so joining segments into clips is no gain. Emotions are the "
+    "labeller's: an hour belongs to the emotions that it is labelled with, a segment to the one that fills most of it."
+)
 
 
-def funnel_figure(found: Funnel) -> str:
-    """Draw the hours of speech after each step by emotion, the recordings' hours first (SVG for the page)."""
-    steps = [("recordings", found.recording_hours, {}), *((one.name, one.hours, one.emotion_hours) for one in found.steps)]
-    return funnel(steps, title="Hours that each step of the condensation kept, by emotion")
+class Sheet(NamedTuple):
+    """A table of the page and of the card alike; a line break in a cell parts a number from what explains it."""
+
+    title: str
+    words: int  # so many columns, from the left, are words
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """The table for the card."""
+        rule = ["---"] * self.words + ["---:"] * (len(self.columns) - self.words)
+        lines = [self.columns, rule, *([_cell(", ".join(one.split("\n"))) for one in row] for row in self.rows)]
+        return "\n".join(f"| {' | '.join(line)} |" if line is not rule else f"|{'|'.join(rule)}|" for line in lines)
 
 
-def funnel_steps(found: Funnel) -> tuple[FunnelStep, ...]:
-    """The steps as the page's table shows them."""
-    return tuple(
-        FunnelStep(
-            name=one.name,
-            unit=one.unit_in,
-            rows_in=one.rows_in,
-            kept=one.kept,
-            dropped=one.dropped,
-            failed=one.failed,
-            hours=one.hours,
-            emotion_hours=one.emotion_hours,
-        )
+def funnel_figures(found: Funnel) -> tuple[str, str]:
+    """Draw hours and segments after each step by emotion, the recordings' hours first, and below it what each reason took (two SVGs)."""
+    steps = [
+        Stacked(name="recordings", hours=found.recording_hours),
+        *(
+            Stacked(
+                name=one.name,
+                hours=one.hours,
+                emotion_hours=one.emotion_hours,
+                segments=one.segments,
+                emotion_segments=one.emotion_segments,
+            )
+            for one in found.steps
+        ),
+    ]
+    losses = [
+        Lost(name=f"{one.name}: {_spaced(reason)}", rows=count, unit=one.unit_in, hours=one.lost_hours.get(reason))
         for one in found.steps
+        for reason, count in one.dropped.items()
+    ]
+    return (
+        funnel(steps, title="Hours and segments that each step of the condensation kept, by emotion"),
+        lost(losses, title="Hours that each rule of the condensation took") if losses else "",
     )
 
 
-def funnel_sources(found: Funnel) -> tuple[SourceRow, ...]:
-    """What went in, with its licence, as the page and the dataset card show it."""
-    return tuple(
-        SourceRow(
-            name=one.name,
-            licence=one.licence,
-            used_for=f"speech; {one.hours:.2f} h of {one.recordings:,} recordings are left after condensation",
-            recordings=one.recordings_in,
-            hours=one.hours_in,
+def funnel_sheets(found: Funnel) -> tuple[Sheet, Sheet, Sheet, Sheet]:
+    """What the page and the card say of a funnel: the steps, the reasons, the emotions, the sources."""
+    hours = _hours(found)
+    befores = [found.recording_hours, *(one.hours for one in found.steps)]
+    steps = [("recordings", "", "", "", "", f"{found.recordings:,} recordings", "", hours(found.recording_hours), "")]
+    steps += [
+        (
+            one.name,
+            f"{one.rows_in:,} {one.unit_in}",
+            f"{one.kept:,}",
+            f"{sum(one.dropped.values()):,}",
+            f"{one.failed:,}",
+            f"{one.rows:,} {one.unit}",
+            f"{one.segments:,}",
+            hours(one.hours),
+            hours(before - one.hours),
         )
+        for before, one in zip(befores, found.steps, strict=False)
+    ]
+    reasons = [
+        (one.name, _spaced(reason), f"{count:,} {one.unit_in}", hours(one.lost_hours[reason]) if reason in one.lost_hours else "")
+        for one in found.steps
+        for reason, count in one.dropped.items()
+    ]
+    names: list[str] = [one for one in EMOTIONS if one in found.emotions]
+    emotions = [
+        (one.name, *(f"{hours(one.emotion_hours.get(name, 0.0))} h\n{one.emotion_segments.get(name, 0):,}" for name in names))
+        for one in found.steps
+    ]
+    if unlabelled(found):
+        emotions = [
+            (*row, f"{hours(one.hours - sum(one.emotion_hours.values()))} h\n{one.segments - sum(one.emotion_segments.values()):,}")
+            for row, one in zip(emotions, found.steps, strict=True)
+        ]
+        names.append("no label")
+    sources = [
+        (one.name, one.licence, f"{one.recordings_in:,}", hours(one.hours_in), f"{one.recordings:,}", hours(one.hours))
         for one in found.sources
+    ]
+    return (
+        Sheet(
+            "What each step was given and what it left",
+            1,
+            ("step", "in", "kept", "dropped", "failed", "out", "segments", "hours", "hours lost"),
+            tuple(steps),
+        ),
+        Sheet("Why rows went (hours of clips with their pauses)", 2, ("step", "reason", "dropped", "hours"), tuple(reasons)),
+        Sheet("Hours and segments by emotion after each step", 1, ("step", *names), tuple(emotions)),
+        Sheet(
+            "What went in, and what is left of it; its licences hold for what is left",
+            2,
+            ("source", "licence", "recordings in", "hours in", "recordings left", "hours left"),
+            tuple(sources),
+        ),
     )
+
+
+def unlabelled(found: Funnel) -> bool:
+    """Whether any step left segments without an emotion."""
+    return any(one.segments > sum(one.emotion_segments.values()) for one in found.steps)
 
 
 def funnel_markdown(found: Funnel) -> str:
     """The section "Condensation" of the dataset card: every step's rows and hours, why rows went, hours by emotion, licences."""
-    emotions = found.emotions
-    rows = [
-        "| step | rows in | kept | dropped | failed | rows out | segments | hours | hours lost |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-        f"| recordings | | | | | {found.recordings:,} | | {found.recording_hours:.2f} | |",
-    ]
-    by_emotion = [f"| step | {' | '.join(emotions)} |", f"|---|{'---:|' * len(emotions)}"]
-    for index, one in enumerate(found.steps):
-        before = found.steps[index - 1].hours if index else found.recording_hours
-        rows.append(
-            f"| {one.name} | {one.rows_in:,} {one.unit_in} | {one.kept:,} | {sum(one.dropped.values()):,} | {one.failed:,} | "
-            f"{one.rows:,} {one.unit} | {one.segments:,} | {one.hours:.2f} | {before - one.hours:.2f} |"
-        )
-        cells = [f"{one.emotion_hours.get(name, 0.0):.2f} h, {one.emotion_segments.get(name, 0):,}" for name in emotions]
-        by_emotion.append(f"| {one.name} | {' | '.join(cells)} |")
-    reasons = ["| step | reason | rows | hours |", "|---|---|---:|---:|", *(line for one in found.steps for line in _reasons(one))]
-    sources = ["| source | licence | recordings in | hours in | recordings left | hours left |", "|---|---|---:|---:|---:|---:|"]
-    sources += [
-        f"| {_cell(one.name)} | {_cell(one.licence)} | {one.recordings_in:,} | {one.hours_in:.2f} | {one.recordings:,} | {one.hours:.2f} |"
-        for one in found.sources
-    ]
-    return "\n\n".join(
-        [
-            "## Condensation",
-            "What each step was given and what it left. Hours are hours of speech; emotions are the labeller's.",
-            "\n".join(rows),
-            "Why rows went:",
-            "\n".join(reasons),
-            "Hours and segments by emotion after each step:",
-            "\n".join(by_emotion),
-            "What went in, and what is left of it; its licences hold for what is left:",
-            "\n".join(sources),
-        ]
-    )
+    told = [part for sheet in funnel_sheets(found) for part in (f"{sheet.title}:", sheet.markdown())]
+    return "\n\n".join(["## Condensation", ABOUT, *told])
+
+
+def _hours(found: Funnel) -> Callable[[float], str]:
+    """Hours as text, with as many digits as the smaller ones want; all of one funnel with the same, so that columns can be compared."""
+    digits = 2 if found.recording_hours >= 10 else 3
+    return lambda hours: f"{round(hours, digits) + 0.0:.{digits}f}"  # never "-0.000"
 
 
 def tuning_figure(found: Tuning) -> str:
@@ -142,11 +190,8 @@ def _same(one: Point, other: Point) -> bool:
     return (one.positive_min, one.negative_max) == (other.positive_min, other.negative_max)
 
 
-def _reasons(one: Step) -> list[str]:
-    def hours(reason: str) -> str:
-        return f"{one.lost_hours[reason]:.2f}" if reason in one.lost_hours else ""
-
-    return [f"| {one.name} | {reason} | {count:,} | {hours(reason)} |" for reason, count in one.dropped.items()]
+def _spaced(reason: str) -> str:
+    return reason.replace("_", " ")
 
 
 def _cell(text: str) -> str:

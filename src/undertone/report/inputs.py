@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from undertone.condense.funnel import Funnel
 from undertone.condense.tune import Tuning
 from undertone.evaluate.labeller_report import LabellerReport
 from undertone.evaluate.study_table import StudyTable
@@ -38,19 +39,6 @@ class RunFacts(Part):
     command: str
     machine: str
     packages: dict[str, str] = {}
-
-
-class FunnelStep(Part):
-    """One step of the condensation: rows in = kept + dropped + failed; hours count what was kept."""
-
-    name: str
-    unit: str = "segments"
-    rows_in: int = Field(ge=0)
-    kept: int = Field(ge=0)
-    dropped: dict[str, int] = {}
-    failed: int = Field(default=0, ge=0)
-    hours: FiniteFloat = Field(ge=0)
-    emotion_hours: dict[str, FiniteFloat] = {}
 
 
 class LossCurve(Part):
@@ -119,10 +107,11 @@ class ReportInputs(Part):
     study: StudyTable | None = None
     labeller: LabellerReport | None = None
     labeller_card: str | None = None
-    funnel: tuple[FunnelStep, ...] = ()
+    funnel: Funnel | None = None
     tuning: Tuning | None = None
     losses: tuple[LossCurve, ...] = ()
     clips: tuple[ClipView, ...] = ()
     systems: dict[str, str] = SYSTEMS
     notes: tuple[str, ...] = ()
     sources: tuple[SourceRow, ...] = ()
+    pairs_page: str | None = None

@@ -17,19 +17,19 @@ Each corpus adds its own reasons, described in its file.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from undertone.corpora.emotions import to_emotion
-from undertone.corpora.folder import AUDIO_SUFFIXES, GENDERS, NAME_PATTERN, FileSpec, read_csv
-from undertone.corpora.plan import Plan, Planned, SplitRule, Spoken, stamp_of
+from undertone.corpora.folder import AUDIO_SUFFIXES, GENDERS, NAME_PATTERN, FileSpec, is_audio, read_csv
+from undertone.corpora.plan import Plan, Planned, SplitRule, Spoken, stamps_of
 from undertone.errors import DataError
+from undertone.paths import Location, below, files_below
 from undertone.records import Emotion, Loss, Split
 
 _PREFERRED = {".wav": 0, ".flac": 1}
@@ -117,7 +117,7 @@ class NativeCorpus(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path
+    path: Location
     name: str | None = Field(default=None, pattern=NAME_PATTERN)
     emotions: dict[str, Emotion] = Field(default_factory=dict)
     language: str | None = None
@@ -143,7 +143,7 @@ class NativeCorpus(BaseModel):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how its files are read")
 
-    def _audio_folders(self) -> Sequence[Path]:
+    def _audio_folders(self) -> Sequence[Location]:
         """Where the audio lies."""
         return (self.path,)
 
@@ -193,10 +193,10 @@ class NativeCorpus(BaseModel):
             DataError: There is none.
         """
         files = [
-            (_PREFERRED.get(suffix, 2), name)
+            (_PREFERRED.get(PurePosixPath(name).suffix.lower(), 2), str((below(folder, self.path) or PurePosixPath()) / name))
             for folder in self._audio_folders()
-            for name, suffix in _below(folder, self.path)
-            if suffix in AUDIO_SUFFIXES
+            for name in files_below(folder, follow_links=True)
+            if is_audio(name)
         ]
         if not files:
             where = ", ".join(str(one) for one in self._audio_folders()) or str(self.path)
@@ -209,7 +209,22 @@ class NativeCorpus(BaseModel):
     def plan_all(self) -> Plan:
         """The planned recordings and what is left out, with reasons."""
         found = self.survey()
-        return Plan(rows=[self._planned(file, one) for file, one in found.found], dropped=found.losses, note=found.line)
+        specs = [FileSpec(path=self.path / file, utterances=(self._qualified(one),)) for file, one in found.found]
+        stamps = stamps_of([one.path for one in specs])
+        rows = [
+            Planned(
+                corpus=self.title,
+                key=file,
+                reader="file",
+                spec=spec.model_dump_json(exclude_defaults=True),
+                split=self._split(one),
+                language=one.language or self.language,
+                licence=self.licence,
+                stamp=stamp,
+            )
+            for (file, one), spec, stamp in zip(found.found, specs, stamps, strict=True)
+        ]
+        return Plan(rows=rows, dropped=found.losses, note=found.line)
 
     def plan(self, *, seed: int) -> list[Planned]:
         """One planned recording per audio file, sorted by name; `seed` is not used, a published corpus is what it is."""
@@ -219,19 +234,6 @@ class NativeCorpus(BaseModel):
     def utterances(self) -> list[tuple[str, tuple[Spoken, ...], Split]]:
         """Every audio file that is read, what is known about it, and its split."""
         return [(file, (self._qualified(one),), self._split(one)) for file, one in self.survey().found]
-
-    def _planned(self, file: str, one: Utterance) -> Planned:
-        spec = FileSpec(path=self.path / file, utterances=(self._qualified(one),))
-        return Planned(
-            corpus=self.title,
-            key=file,
-            reader="file",
-            spec=spec.model_dump_json(exclude_defaults=True),
-            split=self._split(one),
-            language=one.language or self.language,
-            licence=self.licence,
-            stamp=stamp_of(spec.path),
-        )
 
     def _qualified(self, one: Utterance) -> Spoken:
         speaker = one.spoken.speaker
@@ -254,16 +256,6 @@ class NativeCorpus(BaseModel):
         return {name: weight / total for name, weight in weights.most_common()} if total else None
 
 
-def _below(folder: Path, root: Path) -> Iterator[tuple[str, str]]:
-    """Every file below a folder: its path below the root, with slashes, and its suffix in lower case."""
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        inside = Path(where).relative_to(root).as_posix()
-        prefix = "" if inside == "." else f"{inside}/"
-        for name in files:
-            yield prefix + name, os.path.splitext(name)[1].lower()
-
-
 def scaled(value: float, low: float, high: float) -> float | None:
     """A rating on a scale from `low` to `high` as 0..1; None for one outside the scale.
 
@@ -273,7 +265,7 @@ def scaled(value: float, low: float, high: float) -> float | None:
     return round((value - low) / (high - low), 6) if low <= value <= high else None
 
 
-def number(cell: str, file: Path) -> float:
+def number(cell: str, file: Location) -> float:
     """A cell of a corpus' table as a number; raises DataError that names the file."""
     try:
         return float(cell)
@@ -286,7 +278,7 @@ def gender_of(word: str) -> str | None:
     return GENDERS.get(word.strip().lower())
 
 
-def table(file: Path, columns: Sequence[str], *, what: str) -> list[dict[str, str]]:
+def table(file: Location, columns: Sequence[str], *, what: str) -> list[dict[str, str]]:
     """The rows of a corpus' own table with tidy cells; comma-separated, or tab-separated for .tsv.
 
     Args:
@@ -308,7 +300,7 @@ def table(file: Path, columns: Sequence[str], *, what: str) -> list[dict[str, st
     return [{name: (cell or "").strip() for name, cell in row.items()} for row in rows]
 
 
-def text_of(file: Path, *encodings: str) -> str:
+def text_of(file: Location, *encodings: str) -> str:
     """A text in the first of several encodings that it is valid in.
 
     Raises:

@@ -11,12 +11,13 @@ Without: `no_votes` (the clip's row is missing), `no_demographics`.
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
 from undertone.corpora.native.base import NativeCorpus, Opened, Utterance, gender_of, number, table, unknown_name
 from undertone.corpora.plan import Spoken
 from undertone.errors import DataError
+from undertone.paths import Location
 
 SENTENCES = {
     "IEO": "It's eleven o'clock.",
@@ -54,7 +55,7 @@ class CremaDCorpus(NativeCorpus):
     language: str | None = "en"
     licence: str | None = "ODbL 1.0"
 
-    def _audio_folders(self) -> tuple[Path, ...]:
+    def _audio_folders(self) -> tuple[Location, ...]:
         released = self.path / "AudioWAV"
         return (released if released.is_dir() else self.path,)
 

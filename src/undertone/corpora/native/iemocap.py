@@ -19,12 +19,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
 from undertone.corpora.native.base import NativeCorpus, Opened, Skip, Utterance, scaled, text_of, unknown_name
 from undertone.corpora.plan import Spoken
 from undertone.errors import DataError
+from undertone.paths import Location
 from undertone.records import Emotion, Split, Word
 
 FOUR: tuple[Emotion, ...] = ("angry", "happy", "neutral", "sad")
@@ -65,13 +66,13 @@ class IemocapCorpus(NativeCorpus):
     language: str | None = "en"
     licence: str | None = "IEMOCAP release form (University of Southern California), research only"
 
-    def _sessions(self) -> list[Path]:
-        found = sorted(one for one in self.path.glob("Session[1-5]") if one.is_dir())
+    def _sessions(self) -> list[Location]:
+        found: list[Location] = sorted(one for one in self.path.glob("Session[1-5]") if one.is_dir())
         if not found:
             raise DataError(f"{self.path} holds no folder Session1 to Session5; set path to the folder IEMOCAP_full_release")
         return found
 
-    def _audio_folders(self) -> Sequence[Path]:
+    def _audio_folders(self) -> Sequence[Location]:
         return [one / "sentences" / "wav" for one in self._sessions()]
 
     def _open(self) -> Opened:
@@ -80,9 +81,9 @@ class IemocapCorpus(NativeCorpus):
         losses = []
         for session in self._sessions():
             before = len(turns)
-            for file in sorted((session / "dialog" / "EmoEvaluation").glob("[!.]*.txt")):
+            for file in _texts(session / "dialog" / "EmoEvaluation"):
                 turns |= _turns(text_of(file, "utf-8-sig", "cp1252"))
-            for file in sorted((session / "dialog" / "transcriptions").glob("[!.]*.txt")):
+            for file in _texts(session / "dialog" / "transcriptions"):
                 lines = text_of(file, "utf-8-sig", "cp1252").splitlines()
                 texts |= {one[1]: one[2].strip() for line in lines if (one := _TURN.match(line.strip()))}
             if len(turns) == before:
@@ -162,6 +163,11 @@ class IemocapCorpus(NativeCorpus):
             Word(text=word, start_ms=first * FRAME_MS, end_ms=(last + 1) * FRAME_MS)
             for word, (first, last, _) in zip(spelt, found, strict=True)
         )
+
+
+def _texts(folder: Location) -> list[Location]:
+    """The text files of a folder, by name."""
+    return sorted(folder.glob("[!.]*.txt"), key=str)
 
 
 def _turns(text: str) -> dict[str, _Turn]:

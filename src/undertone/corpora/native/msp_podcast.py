@@ -12,7 +12,6 @@ Without: `no_transcript`, `no_speaker` (SpkrID is "Unknown"), `no_votes`, `off_s
 from __future__ import annotations
 
 import csv
-import os
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -20,6 +19,7 @@ from typing import Literal
 from undertone.corpora.native.base import NativeCorpus, Opened, Skip, Utterance, gender_of, number, scaled, table, text_of
 from undertone.corpora.plan import Spoken
 from undertone.errors import DataError
+from undertone.paths import Location, local_copy
 from undertone.records import Split
 
 EMOTIONS = {
@@ -58,7 +58,7 @@ class MspPodcastCorpus(NativeCorpus):
     language: str | None = "en"
     licence: str | None = "MSP-Podcast licence (University of Texas at Dallas), not to be passed on"
 
-    def _audio_folders(self) -> tuple[Path, ...]:
+    def _audio_folders(self) -> tuple[Location, ...]:
         return (self.path / "Audios",)
 
     def _open(self) -> Opened:
@@ -69,7 +69,7 @@ class MspPodcastCorpus(NativeCorpus):
         sets = self._sets() if self.partition == "official" and "Split_Set" not in next(iter(rows.values())) else {}
         votes = self._votes() if self.votes else {}
         folder = self.path / "Transcripts"
-        transcripts = set(os.listdir(folder)) if folder.is_dir() else set()
+        transcripts = {one.name for one in folder.iterdir()} if folder.is_dir() else set()
 
         def describe(audio: PurePosixPath) -> Utterance:
             name = audio.stem
@@ -119,7 +119,7 @@ class MspPodcastCorpus(NativeCorpus):
         votes: dict[str, list[tuple[str, float]]] = defaultdict(list)
         if not file.is_file():
             return votes
-        with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        with local_copy(file) as copy, copy.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
             rows = csv.reader(lines)
             next(rows, None)
             for number, row in enumerate(rows, start=2):
@@ -130,7 +130,7 @@ class MspPodcastCorpus(NativeCorpus):
         return votes
 
 
-def _one_of(folder: Path, names: tuple[str, ...]) -> Path:
+def _one_of(folder: Location, names: tuple[str, ...]) -> Location:
     """The first of several names of a file that is there.
 
     Raises:
