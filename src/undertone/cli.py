@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -105,7 +104,7 @@ def run(
 
 @app.command()
 def label(
-    speech: Annotated[str, typer.Argument(help="A folder of audio (with or without manifest.csv), or a study file.")],
+    speech: Annotated[str, typer.Argument(help="Folder of audio, here or in a bucket (manifest.csv or not), or a study file.")],
     out: Out,
     limit: Limit = None,
     seed: Seed = None,
@@ -126,13 +125,12 @@ def label(
     model run: --set decide.emotion.rule=unanimity --redo label/.
     """
     from undertone import recipe
+    from undertone.paths import Remote, location
     from undertone.study import load_study, study_of_folder
 
-    if "://" in speech:
-        raise ConfigError(
-            f"{speech}: a folder of speech or a study file is on this machine; recordings of a manifest and --out may be remote"
-        )
-    folder = Path(speech)
+    folder = location(speech)
+    if isinstance(folder, Remote) and not folder.is_dir():
+        raise ConfigError(f"{speech}: nothing lies there; expected a folder of speech (a study file is on this machine)")
     loaded = study_of_folder(folder, _overrides(set_, seed)) if folder.is_dir() else load_study(speech, _overrides(set_, seed))
     recipe.check_installed(loaded)
     with _running(
@@ -178,6 +176,13 @@ def condense(
 @app.command()
 def generate(
     run: RunFolder,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what an LLM would be asked, how often, and what that may cost; send nothing.")
+    ] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option("--explain", metavar="CLIP", help="Print a clip's evidence, prompts, raw replies and the fate of its pairs."),
+    ] = None,
     limit: RowLimit = None,
     seed: Seed = None,
     workers: Workers = 0,
@@ -190,9 +195,33 @@ def generate(
 ) -> None:
     """Write question-answer pairs about the clips and check them: condense/, references/ -> generate/.
 
-    With an LLM: --set generate.cpqa.generator=llm --set generate.cpqa.endpoint=http://127.0.0.1:8000/v1 --set generate.cpqa.model=NAME
+    With an LLM: --set generate.llm.endpoint=http://127.0.0.1:8000/v1 --set generate.llm.model=NAME
     """
+    if dry_run or explain:
+        from undertone import recipe
+        from undertone.paths import location
+
+        looked = recipe.Run(study=_study_of_run(run, set_, seed), out=location(run), row_limit=limit, say=typer.echo)
+        if explain:
+            recipe.explain(looked, explain)
+        else:
+            recipe.foresee(looked)
+        return
     _one_step("generate", run, limit, seed, workers, set_, redo, _where(executor, ray_address, shards), until)
+
+
+@app.command()
+def strategies() -> None:
+    """List the strategies that a study's sources can name, and who writes them."""
+    from undertone.generate.grammar import STRATEGY_KINDS
+    from undertone.generate.strategies import STRATEGIES
+
+    for name, made in STRATEGIES.items():
+        who = "LLM or grammar" if name in STRATEGY_KINDS else "LLM"
+        typer.echo(f"{name:16} {who:15} {(made.__doc__ or '').splitlines()[0]}")
+    for written, kinds in STRATEGY_KINDS.items():
+        if written not in STRATEGIES:
+            typer.echo(f"{written:16} {'grammar':15} Questions of the kinds {' '.join(kinds)}.")
 
 
 @app.command()
@@ -248,13 +277,13 @@ def report(run: RunFolder, set_: Settings = None, redo: Redo = None) -> None:
 @app.command()
 def export(
     table: Annotated[str, typer.Argument(help="A finished table of clips, recordings or segments, such as runs/mine/condense.")],
-    to: Annotated[Path, typer.Option("--to", help="The folder to write.")],
+    to: Annotated[str, typer.Option("--to", help="The folder to write, here or in a bucket.")],
     format_: Annotated[
         str, typer.Option("--format", help="hf-dataset, audiofolder, nemo-manifest, lhotse, webdataset, rttm or label-studio.")
     ],
-    pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="A table of questions about the clips. Repeatable.")] = None,
+    pairs: Annotated[list[str] | None, typer.Option("--pairs", help="A table of questions about the clips. Repeatable.")] = None,
     recordings: Annotated[
-        Path | None, typer.Option("--recordings", help="The recordings of segments; corpus/ of the same run if not given.")
+        str | None, typer.Option("--recordings", help="The recordings of segments; corpus/ of the same run if not given.")
     ] = None,
     audio: Annotated[
         str, typer.Option("--audio", help="cut: each item's sound as a file of its own; reference: names the recording's file.")
@@ -268,19 +297,18 @@ def export(
     """
     from undertone.exchange import FORMATS
     from undertone.exchange import export as write
+    from undertone.paths import location
 
     if format_ not in FORMATS:
         raise ConfigError(f"--format: got {format_!r}, expected one of {', '.join(FORMATS)}")
-    if "://" in table:
-        raise ConfigError(f"{table}: export reads tables on this machine; copy the table's folder here first")
     if audio not in ("cut", "reference"):
         raise ConfigError(f"--audio: got {audio!r}, expected cut or reference")
     report = write(
-        Path(table),
-        to,
+        location(table),
+        location(to),
         format=format_,
-        pairs=tuple(pairs or ()),
-        recordings=recordings,
+        pairs=tuple(map(location, pairs or ())),
+        recordings=location(recordings) if recordings else None,
         audio=audio,  # type: ignore[arg-type]
         url_prefix=url_prefix,
         overwrite=overwrite,
@@ -295,17 +323,18 @@ def export(
 
 @app.command()
 def ask(
-    checkpoint: Annotated[Path, typer.Argument(help="A trained system, such as runs/demo/train/S32.")],
-    file: Annotated[Path, typer.Argument(help="An audio file.")],
+    checkpoint: Annotated[str, typer.Argument(help="A trained system, such as runs/demo/train/S32, here or in a bucket.")],
+    file: Annotated[str, typer.Argument(help="An audio file, here or in a bucket.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
 ) -> None:
     """Ask a trained system one question about one audio file.
 
     Example: undertone ask runs/demo/train/S32 clip.flac "How does the speaker feel?"
     """
+    from undertone.paths import location
     from undertone.recipe import ask as answer
 
-    typer.echo(answer(checkpoint, file, question))
+    typer.echo(answer(location(checkpoint), location(file), question))
 
 
 @app.command()

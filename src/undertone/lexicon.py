@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -206,6 +207,11 @@ LABEL_WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """Attribute (`QAPair.label_attribute`) -> class -> words."""
 
+ATTRIBUTE_OF_KIND: Mapping[str, str] = MappingProxyType(
+    {"DE": "emotion", "CE": "emotion", "DG": "gender", "CG": "gender", "DS": "speakers", "CS": "speakers"}
+)
+"""Kind of question (`records.Kind`) that needs the voice -> what its label is a value of."""
+
 STOP_WORDS: frozenset[str] = frozenset(
     """
     a about after again all also am an and another any anybody anyone anything are around as ask at away back be because been before being
@@ -231,6 +237,12 @@ MEANT_WORDS: frozenset[str] = frozenset(
 "of" do not, so that "at noon" has nothing right about "at nine"."""
 
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
+
+
+def plain(text: str) -> str:
+    """A text as it looks: one way to write each letter and apostrophe, and nothing that is not seen (soft hyphens, zero-width spaces)."""
+    seen = "".join(one for one in unicodedata.normalize("NFKC", text) if unicodedata.category(one) != "Cf")
+    return seen.replace("’", "'").replace("‘", "'")
 
 
 def tokens(text: str) -> list[str]:

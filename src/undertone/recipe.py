@@ -7,6 +7,7 @@ their own, or leave the path anywhere. Nothing here is science: a step names its
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -16,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -28,13 +28,20 @@ from undertone.corpora.plan import Planned, speakers_on_both_sides
 from undertone.corpora.stage import Deduplicate, ReadCorpus, plan_of
 from undertone.errors import ConfigError, DataError, DependencyError
 from undertone.evaluate import study_table
+from undertone.evaluate.judges import LLMJudge
 from undertone.evaluate.majority import SUBJECT as MAJORITY
 from undertone.evaluate.majority import majority_answers
+from undertone.evaluate.stage import JudgeStage
 from undertone.execute import StageReport, run_stage, write_rows
 from undertone.execute.artefact import artefact_digest
 from undertone.execute.pool import Execution, Stopped, run_units
 from undertone.execute.run import Progress
-from undertone.generate.stage import MergeStage
+from undertone.generate.ask import ask_ahead_of, dry_run
+from undertone.generate.ask import explain as explained
+from undertone.generate.card import Ingredient, write_outputs
+from undertone.generate.checks import METADATA_LEAK, WORDS_ONLY, CheckStage
+from undertone.generate.protocol import Material
+from undertone.generate.stage import GenerateStage, MergeStage
 from undertone.label.one_file import labelled
 from undertone.label.protocol import LABELLERS
 from undertone.label.selftest import one_sided
@@ -364,16 +371,156 @@ def tune_consistency(run: Run) -> None:
 PAIR_TABLES = ("generate/base", "generate/contextual")
 """Checked training pairs: of reference utterances, and of condensed clips."""
 
+ABOUT: dict[Material, str] = {"utterances": "references/utterances", "clips": "condense"}
+"""The clips that each kind of material is."""
+
+
+def pair_tables(study: Study) -> dict[str, tuple[str, list[str]]]:
+    """The tables of checked pairs that a study makes: the clips that each is about, and the sources in it."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for (material, clips), table in zip(ABOUT.items(), PAIR_TABLES, strict=True):
+        names = [name for name, stage in study.generate.sources.items() if stage.material == material]
+        if names:
+            found[table] = (clips, names)
+    return found
+
 
 def generate(run: Run) -> None:
     """Write the training pairs of all sources and check them."""
     made = run.study.generate
-    run.stage(made.asr, ["references/utterances"], "generate/asr")
-    run.stage(made.pqa, ["references/utterances"], "generate/pqa")
-    run.stage(made.pqa_star, ["condense"], "generate/pqa_star")
-    run.stage(made.cpqa, ["condense"], "generate/cpqa")
-    run.stage(made.checks, ["generate/asr", "generate/pqa"], PAIR_TABLES[0], sides={"clips": "references/utterances"})
-    run.stage(made.checks, ["generate/pqa_star", "generate/cpqa"], PAIR_TABLES[1], sides={"clips": "condense"})
+    sources = _sources(run)
+    for name, stage in sources.items():
+        _write(run, stage, ABOUT[stage.material], f"generate/{name}")
+    checks = _checks(run)
+    for table, (clips, names) in pair_tables(run.study).items():
+        written = any(sources[name].llm is not None for name in names)
+        checked = f"{table}/checked" if written else table  # only what an LLM wrote can repeat itself
+        run.stage(checks, [f"generate/{name}" for name in names], checked, sides={"clips": clips, "predicted": "label"})
+        if written:
+            run.stage(made.repeats, [checked], table)
+    heard = [Ingredient(name=one.name, licence=one.licence, used_for="labels") for one in run.study.label.made() if one.licence]
+    if outputs := write_outputs(run.out, name=run.study.name, seed=run.study.seed, code_version=__version__, labellers=heard):
+        run.say(f"{outputs.pairs:,} pairs: {outputs.jsonl}; their card: {outputs.card}")
+
+
+CHAT = "chat"
+"""Replies of LLMs, so that nothing is paid for twice, whatever is started over."""
+
+
+def _sources(run: Run) -> dict[str, GenerateStage]:
+    """The stages of all sources."""
+    return {name: _keeping(run, one) for name, one in run.study.generate.made().items()}
+
+
+def _benchmark(run: Run) -> dict[str, tuple[GenerateStage, str]]:
+    """The stages that write the benchmark's questions, and the clips that each is about."""
+    made = run.study.evaluate
+    return {
+        "direct": (_keeping(run, made.direct), "references/utterances"),
+        "context": (_keeping(run, made.context), "references"),
+    }
+
+
+def _keeping(run: Run, stage: GenerateStage) -> GenerateStage:
+    """The stage with the run's cache of replies, if an LLM writes and the study names no other."""
+    return stage.model_copy(update={"cache_dir": run.path(CHAT)}) if stage.llm and not stage.cache_dir else stage
+
+
+def _checks(run: Run) -> CheckStage:
+    """The checks for the prompts of the study's model, with the run's cache of replies."""
+    checks = run.study.generate.checks.showing(run.study.model.metadata)
+    asks = checks.words_only.llm or checks.metadata_leak.llm
+    return checks.model_copy(update={"cache_dir": run.path(CHAT)}) if asks and not checks.cache_dir else checks
+
+
+def _judge(run: Run) -> JudgeStage:
+    """The judge, one that is an LLM with the run's cache of replies."""
+    stage = run.study.evaluate.judge
+    if not isinstance(stage.judge, LLMJudge) or stage.judge.cache_dir:
+        return stage
+    return stage.model_copy(update={"judge": stage.judge.model_copy(update={"cache_dir": run.path(CHAT)})})
+
+
+def _write(run: Run, stage: GenerateStage, about: str, out: str) -> None:
+    """Write a table of pairs about a table of clips; an LLM is asked ahead."""
+    _ask_ahead(run, stage, about, out)
+    run.stage(stage, [about], out)
+
+
+def _ask_ahead(run: Run, stage: GenerateStage, about: str, out: str) -> None:
+    """Keep the endpoint busy over all clips; the stage then finds the replies.
+
+    Workers of a cluster, or jobs of an array, ask by themselves.
+    """
+    shared = run.execution.executor != "local" or run.execution.shards is not None
+    if stage.llm is None or shared or (tables.finished(run.path(out)) is not None and not run.again(out)):
+        return
+    told = run.progress
+    total = len(run.table(about, Clip)) if run.row_limit is None else run.row_limit
+    account = ask_ahead_of(
+        stage,
+        run.path(about),
+        seed=run.study.seed,
+        limit=run.row_limit,
+        workers=run.workers or os.cpu_count() or 1,
+        progress=(lambda done: told(f"{out}: replies", done, total, done)) if told else None,
+    )
+    run.say(account.line(out, stage.llm.prices))
+
+
+def foresee(run: Run) -> None:
+    """Print what the LLM would be asked for each source and the benchmark, and what that may cost; nothing is sent."""
+    asked = {f"generate.sources.{name}": (one, ABOUT[one.material]) for name, one in _sources(run).items()}
+    asked |= {f"evaluate.{name}": one for name, one in _benchmark(run).items()}
+    for name, (stage, about) in asked.items():
+        if stage.llm is None:
+            run.say(f"{name}: the grammar writes it, nothing is sent")
+        else:
+            clips = itertools.islice(run.table(about, Clip).rows(), run.row_limit)
+            run.say(f"{name}\n{dry_run(stage, clips, seed=run.study.seed).text()}")
+    checks = run.study.generate.checks
+    asking = {WORDS_ONLY: checks.words_only.llm, METADATA_LEAK: checks.metadata_leak.llm}
+    later = [name for name, llm in asking.items() if llm is not None and name in checks.on]
+    later += ["judge"] if isinstance(run.study.evaluate.judge.judge, LLMJudge) else []
+    if later:
+        run.say(f"not counted here: what the LLM of {', '.join(later)} is asked, because it depends on the pairs and answers")
+
+
+def explain(run: Run, clip_id: str) -> None:
+    """Print evidence, prompts, raw replies and the fate of every pair of one clip.
+
+    Raises:
+        DataError: No source asks about a clip of that id.
+    """
+    found, ways = False, _ways(run)
+    for stage, about, own, later in ways:
+        clip = next((one for one in run.table(about, Clip).rows() if one.id == clip_id), None)
+        if clip is None:
+            continue
+        found = True
+        there = [one for one in later if tables.finished(run.path(one)) is not None]
+        written = list(run.table(own, QAPair).rows()) if tables.finished(run.path(own)) is not None else []
+        checked = list(run.table(there[-1], QAPair).rows()) if there else []
+        losses = [loss for one in (own, *there) if written for loss in _losses(run.table(one, QAPair))]
+        run.say(explained(clip, stage, seed=run.study.seed, written=written, checked=checked, losses=losses))
+    if not found:
+        tables_of_clips = " and ".join(dict.fromkeys(about for _, about, _, _ in ways))
+        raise DataError(f"--explain {clip_id}: no source asks about such a clip; ids stand in {tables_of_clips}")
+
+
+def _ways(run: Run) -> list[tuple[GenerateStage, str, str, tuple[str, ...]]]:
+    """Of each source, and of the benchmark where an LLM writes it: stage, clips, its pairs, and the tables that these come into."""
+    after = {name: table for table, (_, names) in pair_tables(run.study).items() for name in names}
+    sources = _sources(run).items()
+    written = [(stage, about, name) for name, (stage, about) in _benchmark(run).items() if stage.llm]
+    return [
+        *((one, ABOUT[one.material], f"generate/{name}", (f"{after[name]}/checked", after[name])) for name, one in sources),
+        *((one, about, f"evaluate/benchmark/{name}/asked", (f"evaluate/benchmark/{name}",)) for one, about, name in written),
+    ]
+
+
+def _losses(table: Table[Any]) -> list[Loss]:
+    return [*table.dropped(), *table.failed()]
 
 
 FEATURES = "train/features"
@@ -398,7 +545,7 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
         )
     starts = run.study.model.decoder.name is None and run.study.train.reading.clips > 0
     job = TrainJob(
-        pairs=tuple(run.path(name) for name in PAIR_TABLES),
+        pairs=tuple(run.path(name) for name in pair_tables(run.study)),
         clips=tuple(run.path(name) for name in CLIP_TABLES),
         label=run.path("label"),
         features=run.path(FEATURES),
@@ -450,13 +597,13 @@ def evaluate(run: Run) -> None:
     """Ask every system and control the benchmark's questions, judge the answers, make the study table."""
     need("torch", "transformers", extra="train", what="answering with trained systems")
     check_heard(run)
-    for name, stage, about in (
-        ("direct", run.study.evaluate.direct, "references/utterances"),
-        ("context", run.study.evaluate.context, "references"),
-    ):
-        run.stage(stage, [about], f"evaluate/benchmark/{name}/asked")
+    for name, (stage, about) in _benchmark(run).items():
+        _write(run, stage, about, f"evaluate/benchmark/{name}/asked")
         run.stage(
-            run.study.generate.checks, [f"evaluate/benchmark/{name}/asked"], f"evaluate/benchmark/{name}", sides={"clips": about}
+            _checks(run),
+            [f"evaluate/benchmark/{name}/asked"],
+            f"evaluate/benchmark/{name}",
+            sides={"clips": about, "predicted": "label"},
         )
     run.stage(MergeStage(), ["evaluate/benchmark/direct", "evaluate/benchmark/context"], "evaluate/benchmark")
     pairs = list(run.table("evaluate/benchmark", QAPair).rows())
@@ -472,7 +619,7 @@ def evaluate(run: Run) -> None:
         shown = build_examples(pairs, clips, predicted, system, phase="inference", metadata=run.study.model.metadata)
         answered.append(_ask_system(run, system, shown, features))
     answered.append(_ask_majority(run, pairs))
-    run.stage(run.study.evaluate.judge, answered, "evaluate/verdicts", sides={"pairs": "evaluate/benchmark"})
+    run.stage(_judge(run), answered, "evaluate/verdicts", sides={"pairs": "evaluate/benchmark"})
     verdicts = run.table("evaluate/verdicts", Verdict).rows()
     subjects = [*(one.name for one in run.study.systems), MAJORITY]
     table = study_table.build(verdicts, pairs, subjects=subjects, resamples=run.study.evaluate.resamples, seed=run.study.seed)
@@ -505,7 +652,7 @@ def _ask_system(run: Run, system: System, shown: Sequence[Example], features: Fr
 def _ask_majority(run: Run, pairs: Sequence[QAPair]) -> str:
     name = "evaluate/answers/majority-answer"
     rows = majority_answers(training_pairs(run), pairs)
-    inputs = {one: run.table(one, QAPair).digest for one in (*PAIR_TABLES, "evaluate/benchmark")}
+    inputs = {one: run.table(one, QAPair).digest for one in (*pair_tables(run.study), "evaluate/benchmark")}
     made = run.fingerprint("majority", {}, inputs)
     run.told(write_rows(run.path(name), rows, record=Answer, fingerprint=made, redo=run.again(name)), name)
     return name
@@ -528,7 +675,7 @@ def everything(run: Run) -> None:
         step(run)
 
 
-def ask(checkpoint: Path, file: Path, question: str) -> str:
+def ask(checkpoint: Location, file: Location, question: str) -> str:
     """Answer one question about one audio file; the file is labelled first where the checkpoint's prompts hold predicted labels."""
     need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="asking a checkpoint")
     from undertone.model.ask import ask as answer  # torch
@@ -556,7 +703,7 @@ def all_clips(run: Run) -> dict[str, Clip]:
 
 def training_pairs(run: Run) -> list[QAPair]:
     """All checked training pairs."""
-    return [pair for name in PAIR_TABLES for pair in run.table(name, QAPair).rows()]
+    return [pair for name in pair_tables(run.study) for pair in run.table(name, QAPair).rows()]
 
 
 def predicted_segments(run: Run) -> dict[str, list[Segment]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from undertone import settings
+from undertone.chat import Endpoint
 from undertone.condense.balance import Balance
 from undertone.condense.clips import ClipRule, CutClips, CutReferences
 from undertone.condense.consistency import Consistency
@@ -22,11 +24,14 @@ from undertone.condense.quality import Quality
 from undertone.corpora.stage import Corpus
 from undertone.errors import ConfigError
 from undertone.evaluate.stage import JudgeStage
-from undertone.generate.stage import CheckStage, GenerateStage
+from undertone.generate.checks import CheckStage, RepeatStage
+from undertone.generate.stage import GenerateStage
+from undertone.generate.strategies import STRATEGIES
 from undertone.label.decide import Decide
 from undertone.label.stage import LabelStage
 from undertone.model.config import SpeechLLMConfig
 from undertone.model.examples import SYSTEMS, System, slug
+from undertone.paths import Location
 from undertone.stages import Stage
 from undertone.train.config import TrainConfig
 
@@ -64,32 +69,55 @@ class Condense(Section):
         return {name: stage for name, stage in found.items() if stage is not None}
 
 
-class Generate(Section):
-    """The parts of the training mix.
+SOURCES: Mapping[str, GenerateStage] = MappingProxyType(
+    {name: GenerateStage(strategy=name) for name in ("asr", "pqa", "pqa_star", "cpqa")}
+)
+"""The parts of the paper's training mix (2508.07273)."""
 
-    `asr` and `pqa` ask about single human-labelled utterances, as conventional corpora do; the others about condensed clips.
+
+class Generate(Section):
+    """The parts of the training mix, by name: those of `SOURCES`, over which a study sets its own; one that is null is left out.
+
+    Attributes:
+        llm: Who writes what an LLM can write, in sources that name no endpoint of their own.
+        sources: A source's strategy is named after it unless it says otherwise.
+        checks: What every pair must pass.
+        repeats: What pairs that an LLM wrote must not do together.
     """
 
-    asr: GenerateStage = GenerateStage(strategy="asr")
-    pqa: GenerateStage = GenerateStage(strategy="pqa")
-    pqa_star: GenerateStage = GenerateStage(strategy="pqa_star")
-    cpqa: GenerateStage = GenerateStage(strategy="cpqa")
+    llm: Endpoint | None = None
+    sources: dict[str, GenerateStage] = Field(default_factory=lambda: dict(SOURCES))
     checks: CheckStage = CheckStage()
+    repeats: RepeatStage = RepeatStage()
 
-    @field_validator("asr", "pqa", "pqa_star", "cpqa", mode="before")
+    @field_validator("sources", mode="before")
     @classmethod
-    def _named_after_its_key(cls, value: Any, info: Any) -> Any:
-        return {"strategy": info.field_name, **value} if isinstance(value, dict) else value
+    def _over_the_papers(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        all_of_them = {**SOURCES, **value}
+        kept = {name: one for name, one in all_of_them.items() if one is not None}
+        return {name: {"strategy": name, **one} if isinstance(one, dict) else one for name, one in kept.items()}
 
     @model_validator(mode="after")
     def _trains_on_train(self) -> Self:
-        for name in ("asr", "pqa", "pqa_star", "cpqa"):
-            stage = getattr(self, name)
-            if stage.strategy != name:
-                raise ValueError(f"generate.{name}.strategy is {stage.strategy!r}, expected {name!r} or no such key")
+        for name, stage in self.sources.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in ("base", "contextual"):
+                raise ValueError(f"generate.sources: {name!r} cannot name a source; expected small letters, digits and _")
             if stage.frames == "test" or "test" in stage.splits:
-                raise ValueError(f"generate.{name} may use neither test wordings nor clips of split test: they are the benchmark's")
+                raise ValueError(
+                    f"generate.sources.{name} may use neither test wordings nor clips of split test: they are the benchmark's"
+                )
+            self._made(name, stage).made()
         return self
+
+    def made(self) -> dict[str, GenerateStage]:
+        """The stages of all sources, each with its name and its endpoint."""
+        return {name: self._made(name, stage) for name, stage in self.sources.items()}
+
+    def _made(self, name: str, stage: GenerateStage) -> GenerateStage:
+        llm = stage.llm or (self.llm if stage.strategy in STRATEGIES else None)
+        return GenerateStage.model_validate({**stage.model_dump(), "source": name, "llm": llm})
 
 
 class Evaluate(Section):
@@ -122,6 +150,7 @@ class Evaluate(Section):
                 raise ValueError(
                     f"evaluate.{name} asks clips of split test in test wordings: expected no other strategy, frames or splits"
                 )
+            stage.made()
         return self
 
 
@@ -164,6 +193,14 @@ class Study(Section):
         taken = sorted({slug(one.name) for one in self.systems} & {"start", "examples", "features", "majority-answer"})
         if taken:
             raise ValueError(f"systems: the name {taken[0]!r} is a folder of the run itself; give the system another")
+        known = ", ".join(self.generate.sources)
+        strange = sorted(self.train.mix.keys() - self.generate.sources.keys())
+        if strange:
+            raise ValueError(f"train.mix names {', '.join(strange)}; expected some of generate.sources: {known}")
+        for one in self.systems:
+            missing = [name for name in one.data if name not in self.generate.sources]
+            if missing:
+                raise ValueError(f"systems: {one.name} is trained on {', '.join(missing)}, but generate.sources has {known}")
         trained = {one.name for one in self.systems if one.weights_of is None}
         for one in self.systems:
             if one.weights_of is not None and one.weights_of not in trained:
@@ -191,7 +228,7 @@ def load_study(which: str, overrides: Sequence[str] = ()) -> Study:
     return settings.validated(Study, settings.override(content, overrides), where=Path(which).name)
 
 
-def study_of_folder(folder: Path, overrides: Sequence[str] = ()) -> Study:
+def study_of_folder(folder: Location, overrides: Sequence[str] = ()) -> Study:
     """The study of one folder of audio with default settings.
 
     Raises:

@@ -114,6 +114,7 @@ def judged(
         ([grade("5")], None, "unreadable", 2),
         ([grade(-1)], None, "unreadable", 2),
         (['{"explanation": "It'], None, "unreadable", 2),
+        ([f"It says {grade(5)}. Mine: {grade(0)}"], None, "unreadable", 2),
         ([Say(text=grade(5)[:20], finish="length")], None, "unreadable", 2),
         ([Say(text=None, refusal="I will not grade this.")], None, "refused", 1),
         (["I'm sorry, but I can't help with that."], None, "refused", 2),
@@ -157,7 +158,7 @@ def test_an_answer_cannot_close_its_own_marks() -> None:
     prompt = LLMJudge(endpoint="http://127.0.0.1:1/v1", model="fake").prompt(item(attack))
     fence = prompt.split("<question-")[1].split(">")[0]
     inside = prompt.split(f"<answer-{fence}>\n")[1].split(f"\n</answer-{fence}>")[0]
-    assert inside == attack
+    assert inside == attack.replace("</", "< /").replace("<answer", "< answer")
     assert fence not in attack
     assert prompt.count(f"</answer-{fence}>") == 1
 

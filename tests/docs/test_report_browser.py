@@ -135,7 +135,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("width", "scheme", "background"), [(1300, "light", "rgb(252, 251, 249)"), (500, "dark", "rgb(22, 24, 27)")]
+    ("width", "scheme", "background"), [(1300, "light", "rgb(252, 251, 249)"), (400, "dark", "rgb(22, 24, 27)")]
 )
 def test_the_page_works_offline_and_its_sounds_play(browser: Browser, page: Path, width: int, scheme: str, background: str) -> None:
     browser.open(page, width=width, scheme=scheme)
@@ -148,6 +148,19 @@ def test_the_page_works_offline_and_its_sounds_play(browser: Browser, page: Path
     assert seen["now"] == 1
     assert seen["page"] <= 0, "the page itself must not scroll sideways, only its tables"
     assert seen["dark"] == background
+
+
+def test_no_word_of_a_figure_is_cut_off(browser: Browser, page: Path) -> None:
+    browser.open(page, width=1280)
+    script = """
+    const words = [...document.querySelectorAll("svg.figure text")];
+    const cut = words.filter((word) => {
+      const inside = word.getBoundingClientRect(), whole = word.closest("svg").getBoundingClientRect();
+      return inside.left < whole.left - 1 || inside.right > whole.right + 1 || inside.bottom > whole.bottom + 1;
+    });
+    [words.length > 100, cut.map((word) => word.textContent)]
+    """
+    assert browser.call("Runtime.evaluate", expression=script, returnByValue=True)["result"]["value"] == [True, []]
 
 
 def test_nothing_hangs_over_the_edge_of_the_paper(browser: Browser, page: Path) -> None:

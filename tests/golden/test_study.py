@@ -133,7 +133,7 @@ def test_another_configuration_is_refused_and_redo_is_told(whole: Path) -> None:
     with pytest.raises(
         ResumeMismatch, match=r"config\.pairs_per_kind 4, now 1\. Choose a new --out, or start it over with --redo cpqa"
     ):
-        run(whole, study("generate.cpqa.pairs_per_kind=1"), steps="generate")
+        run(whole, study("generate.sources.cpqa.pairs_per_kind=1"), steps="generate")
 
 
 def test_no_gold_label_reaches_what_the_method_predicts(whole: Path) -> None:

@@ -14,7 +14,20 @@ import pytest
 
 from undertone import errors
 
-COMMANDS = ("run", "label", "condense", "generate", "train", "evaluate", "report", "export", "ask", "labellers", "doctor")
+COMMANDS = (
+    "run",
+    "label",
+    "condense",
+    "generate",
+    "strategies",
+    "train",
+    "evaluate",
+    "report",
+    "export",
+    "ask",
+    "labellers",
+    "doctor",
+)
 
 
 def undertone(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

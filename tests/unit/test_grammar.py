@@ -11,9 +11,10 @@ from collections import Counter
 import pytest
 
 from undertone.errors import ConfigError
+from undertone.evaluate.mapping import to_label
 from undertone.generate import askable
 from undertone.generate.evidence import render, tones
-from undertone.generate.frames import COUNTS, EMOTION_ADJECTIVES, FORMS, coloured
+from undertone.generate.frames import COUNTS, EMOTION_ADJECTIVES, FORMS, GENDERS, OPENERS, coloured, words
 from undertone.generate.grammar import GrammarGenerator
 from undertone.lexicon import EMOTION_WORDS, LABEL_WORDS, content_words, labels_in, tokens
 from undertone.records import Clip, Label, QAPair, Segment, Word
@@ -68,8 +69,8 @@ def spoken(*parts: tuple[str, str | None, str | None], arousal: float | None = N
 MIXED = spoken((DEMO[0], "sad", "female"), (DEMO[1], "happy", "male"), (DEMO[2], "happy", "male"))
 
 
-def ask(strategy: str, about: Clip, kind: str | None = None, **options: object) -> list[QAPair]:
-    made = GrammarGenerator(strategy=strategy, **options).write(about, seed=3)  # type: ignore[arg-type]
+def ask(strategy: str, about: Clip, kind: str | None = None, *, seed: int = 3, **options: object) -> list[QAPair]:
+    made = GrammarGenerator(strategy=strategy, **options).write(about, seed=seed)  # type: ignore[arg-type]
     return [one for one in made if kind in (None, one.kind)]
 
 
@@ -87,14 +88,31 @@ def test_every_form_has_many_wordings() -> None:
     assert {name for name, (train, test) in sizes.items() if train >= 12 and test >= 6} >= {
         *("ASR", "C.fact", "DE", "DG", "DS", "CE", "CE.word", "CG", "CG.word")
     }
-    # The three cloze forms share the kind C with C.fact.
+    # The cloze forms share the kind C with C.fact; questions of two moments and their like come beside CE, CG and CS.
     assert all(train >= 6 and test >= 3 for train, test in sizes.values())
 
 
+@pytest.mark.parametrize("form", ["DE", "DG", "DS"])
+def test_each_attribute_has_ten_template_paraphrases_and_some_list_the_options(form: str) -> None:
+    paraphrases = FORMS[form].template
+    assert len(paraphrases) >= 10
+    attribute = {"DE": "emotion", "DG": "gender", "DS": "speakers"}[form]
+    listing = [one for one in paraphrases if len(labels_in(one, attribute)) >= {"DE": 7, "DG": 2, "DS": 3}[form]]
+    assert len(listing) >= 2
+
+
 def test_no_train_wording_can_produce_a_test_question() -> None:
-    train = [(name, one) for name, form in FORMS.items() for one in (*form.train, *form.template)]
+    train = [(name, one) for name, form in FORMS.items() for one in form.every_train]
     test = [one for form in FORMS.values() for one in form.test]
     fillings = {
+        "does": "mentions the old train",
+        "also": "mentions dinner",
+        "place": "the mention of the old train",
+        "other": "the mention of dinner",
+        "mood": "sad",
+        "person": "woman",
+        "before": "the",
+        "after": "train",
         "anchor": "the old train",
         "stem": "when does it leave",
         "Stem": "When does it leave",
@@ -107,25 +125,46 @@ def test_no_train_wording_can_produce_a_test_question() -> None:
         if template_pattern(wording).fullmatch(one.format(**fillings))
     ]
     assert clashes == []
-    assert len(train) > 120
-    assert len(test) > 60
+    assert len(train) > 340
+    assert len(test) > 110
+
+
+def test_no_test_question_begins_as_some_train_questions_do() -> None:
+    assert [one for form in FORMS.values() for one in form.test if one.startswith(OPENERS)] == []
+    opened = [one for seed in range(40) for one in ask("grammar", MIXED, seed=seed) if one.question.startswith(OPENERS)]
+    assert len(opened) > 20
+    assert not any(one.question.startswith(OPENERS) for seed in range(40) for one in ask("cpqa", MIXED, seed=seed))
+    assert not any(
+        one.question.startswith(OPENERS) for seed in range(40) for one in ask("grammar", MIXED, frames="test", seed=seed)
+    )
 
 
 def test_test_questions_use_the_words_of_train_questions() -> None:
-    def words(templates: list[str]) -> set[str]:
+    def used(templates: list[str]) -> set[str]:
         return {word for one in templates for word in tokens(re.sub(r"\{\w+\}", " ", one))}
 
-    train = words([one for form in FORMS.values() for one in (*form.train, *form.template)])
-    test = words([one for form in FORMS.values() for one in form.test])
+    train = used([one for form in FORMS.values() for one in form.every_train])
+    test = used([one for form in FORMS.values() for one in form.test])
     assert len(test & train) / len(test) >= 0.9, sorted(test - train)
+    # What the benchmark asks unless told otherwise is in words that those learn who never see a rich wording.
+    asked = {name: form for name, form in FORMS.items() if not name.startswith(("CS", "DS")) and not form.outcomes}
+    learnt = used([one for form in asked.values() for one in (*form.train, *form.template)])
+    tested = used([one for form in asked.values() for one in form.test])
+    assert len(tested & learnt) / len(tested) >= 0.9, sorted(tested - learnt)
 
 
 def test_wordings_have_only_known_slots_and_occur_once() -> None:
-    questions = [one for form in FORMS.values() for one in (*form.train, *form.template, *form.test)]
+    questions = [one for form in FORMS.values() for one in (*form.every_train, *form.test)]
     assert len(questions) == len({" ".join(tokens(one)) + str(re.findall(r"\{\w+\}", one)) for one in questions})
     for name, form in FORMS.items():
-        slots = {slot for one in (*form.train, *form.test) for _, slot, _, _ in string.Formatter().parse(one) if slot}
-        assert slots <= {"anchor", "time", "stem", "Stem", "context"}, name
+        slots = {slot for one in (*form.every_train, *form.test) for _, slot, _, _ in string.Formatter().parse(one) if slot}
+        assert slots <= {
+            *("anchor", "time", "stem", "Stem", "context", "before", "after"),
+            *("does", "also", "place", "other", "mood", "person"),
+        }, name
+        assert bool(form.answers) != bool(form.outcomes), name
+        for answers in (form.answers, form.rich_answers, *form.outcomes.values()):
+            assert len(answers) == len(set(answers)), name
 
 
 @pytest.mark.parametrize(
@@ -137,12 +176,16 @@ def test_wordings_have_only_known_slots_and_occur_once() -> None:
         ("DG", "gender"),
         ("CG", "gender"),
         ("CG.word", "gender"),
+        ("CE.time", "emotion"),
+        ("CG.time", "gender"),
         ("DS", "speakers"),
+        ("CS.count", "speakers"),
+        ("CS.pair", "speakers"),
     ],
 )
 def test_no_wording_names_one_class_alone(form: str, attribute: str) -> None:
     # The check `answer_in_question` would drop it for that class only, so that the wording predicts the label.
-    wordings = (*FORMS[form].train, *FORMS[form].template, *FORMS[form].test)
+    wordings = (*FORMS[form].every_train, *FORMS[form].test)
     assert [one for one in wordings if len(labels_in(one, attribute)) == 1] == []
 
 
@@ -151,6 +194,28 @@ def test_adjectives_stand_in_the_lexicon() -> None:
     for label, adjectives in EMOTION_ADJECTIVES.items():
         assert all(labels_in(f"a little {one}", "emotion") == {label} for one in adjectives)
     assert all(label in labels_in(count, "speakers") for label, count in COUNTS.items())
+    for table in (words.RICH_ADJECTIVES, words.EMOTION_NOUNS):
+        assert table.keys() == EMOTION_WORDS.keys()
+        assert all(labels_in(f"a hint of {one}", "emotion") == {label} for label, group in table.items() for one in group)
+
+
+def test_every_rich_answer_is_read_as_its_label() -> None:
+    said = {"anchor": "the bus", "time": "first", "Who": "The woman", "who": "the woman"}
+    read = 0
+    for name, form in FORMS.items():
+        for answer in form.rich_answers if name in ("DE", "CE", "CE.word", "CE.time") else ():
+            for label, arousal, seed in itertools.product(EMOTION_WORDS, (None, 0.1, 0.9), range(8)):
+                rng = random.Random(seed)
+                adjective = coloured(rng.choice(words.RICH_ADJECTIVES[label]), label, arousal, rng)
+                text = answer.format(**said, emotion=adjective, noun=words.coloured_noun(label, arousal, rng))
+                assert to_label(text, "emotion").label == label, text
+                read += 1
+        for answer in form.rich_answers if name in ("DG", "CG", "CG.word", "CG.time") else ():
+            for label, (person, adjective) in GENDERS.items():
+                text = answer.format(**said, person=person, adjective=adjective)
+                assert to_label(text, "gender").label == label, text
+                read += 1
+    assert read > 3000
 
 
 def test_no_word_of_the_lexicon_stands_in_two_classes() -> None:
@@ -245,7 +310,7 @@ def test_strategies_ask_their_kinds_and_say_where_pairs_come_from() -> None:
     assert Counter(one.kind for one in ask("pqa_star", plain)) == {"C": 1, "DE": 2, "DG": 2}
     assert Counter(one.kind for one in ask("cpqa", MIXED)) == {"C": 2, "DE": 2, "CE": 2, "CG": 2}
     for one in ask("cpqa", MIXED):
-        assert (one.source, one.split, one.generator) == ("cpqa", "train", "grammar@1")
+        assert (one.source, one.split, one.generator) == ("cpqa", "train", "grammar@2")
         assert one.evidence == render(MIXED)
         assert one.prompt_digest is not None
 
@@ -387,6 +452,14 @@ def test_speakers_are_counted_where_all_are_known(speakers: tuple[str, str], cou
     assert ask("benchmark", clip(parts[0], segment(DEMO[1], 4000)), kinds=("DS",)) == []
 
 
+def test_a_single_utterance_is_not_asked_how_many_speak() -> None:
+    alone = segment(DEMO[0], 0, speaker="a")
+    assert [one.kind for one in ask("pqa", clip(alone))] == ["DE", "DG"]
+    turns = tuple(Label(attribute="speaker", category=who, start_ms=0, end_ms=1500, labeller="diariser@1") for who in ("x", "y"))
+    both = alone.model_copy(update={"speaker": None, "labels": (*alone.labels, *turns)})
+    assert [one.label for one in ask("pqa", clip(both), "DS")] == ["2"]
+
+
 @pytest.mark.parametrize(
     ("emotion", "arousal", "said"),
     [
@@ -411,7 +484,7 @@ def test_only_cpqa_answers_are_coloured() -> None:
 
 def test_benchmarks_ask_in_test_wordings_and_training_in_train_wordings() -> None:
     def known(pair: QAPair, part: str) -> bool:
-        every = [one for form in FORMS.values() for one in (form.test if part == "test" else (*form.train, *form.template))]
+        every = [one for form in FORMS.values() for one in (form.test if part == "test" else form.every_train)]
         return any(template_pattern(one).fullmatch(pair.question) for one in every)
 
     assert all(known(one, "test") and not known(one, "train") for one in ask("benchmark", MIXED))
@@ -421,14 +494,14 @@ def test_benchmarks_ask_in_test_wordings_and_training_in_train_wordings() -> Non
 
 def test_a_silent_clip_gives_nothing() -> None:
     silent = Segment(recording_id="r" * 16, start_ms=0, end_ms=900)
-    assert [ask(one, clip(silent)) for one in ("asr", "pqa", "pqa_star", "cpqa", "benchmark")] == [[]] * 5
+    assert [ask(one, clip(silent)) for one in ("asr", "pqa", "pqa_star", "cpqa", "grammar", "benchmark")] == [[]] * 6
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strategy": "cqpa"}, "strategy: got 'cqpa', expected one of asr, pqa, pqa_star, cpqa, benchmark"),
-        ({"strategy": "cpqa", "kinds": ("CE", "CS")}, "cannot ask CS; expected some of ASR, C, DE"),
+        ({"strategy": "cqpa"}, "strategy: got 'cqpa', expected one of asr, pqa, pqa_star, cpqa, grammar, benchmark"),
+        ({"strategy": "cpqa", "kinds": ("CE", "REPLY")}, "cannot ask REPLY; expected some of ASR, C, DE"),
         ({"strategy": "cpqa", "pairs_per_kind": 0}, "pairs_per_kind: got 0, expected at least 1"),
     ],
 )

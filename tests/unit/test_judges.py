@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from undertone.evaluate.judges import Item, ReferenceJudge, content_f1, is_refusal, normalised_tokens, token_f1
+from undertone.evaluate.judges import Item, ReferenceJudge, content_f1, normalised_tokens, token_f1
 from undertone.evaluate.stage import JudgeStage
 from undertone.records import Answer, QAPair
+from undertone.refusals import is_refusal
 from undertone.stages import Context, Failed, Kept, outcomes_of
 
 SAD = {"kind": "CE", "answer": "The speaker is sad.", "label_attribute": "emotion", "label": "sad"}

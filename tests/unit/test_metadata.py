@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from undertone.errors import DataError
+from undertone.metadata import MetadataConfig, render
 from undertone.model import prompts
-from undertone.model.metadata import MetadataConfig, render
 from undertone.records import Label, Segment
 
 CONFIG = MetadataConfig()

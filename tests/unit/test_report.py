@@ -5,28 +5,30 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
-import yaml
 
+from undertone import tables
 from undertone.audio import Wave, write
-from undertone.errors import ConfigError
+from undertone.condense.funnel import Funnel, Source, Step
 from undertone.evaluate import study_table
 from undertone.evaluate.labeller_report import GroupReport, LabellerReport
 from undertone.evaluate.metrics import class_metrics
-from undertone.records import HUMAN, Answer, Clip, Kind, Label, Loss, QAPair, Segment, Verdict
+from undertone.execute import write_rows
+from undertone.records import HUMAN, Answer, Clip, Kind, Label, QAPair, Record, Segment, Verdict
 from undertone.report import figures
 from undertone.report.build import build, render
-from undertone.report.cards import CardFacts, dataset_card
 from undertone.report.choose import choose_clips
-from undertone.report.inputs import SYSTEMS, AnswerView, ClipView, FunnelStep, LossCurve, ReportInputs, RunFacts, SourceRow
+from undertone.report.gather import _clips as gathered_clips
+from undertone.report.inputs import SYSTEMS, AnswerView, ClipView, LossCurve, ReportInputs, RunFacts, SourceRow
 from undertone.report.listen import listen
 from undertone.report.scores import study_view
+from undertone.tables import Fingerprint
 
 ATTACK = '<script>alert("heard")</script>'
 RATES = {
@@ -171,6 +173,47 @@ def make_labeller(rng: np.random.Generator) -> LabellerReport:
     )
 
 
+def make_funnel() -> Funnel:
+    """Steps that lose by several reasons and hold several emotions; the numbers add up."""
+    kinds = dict(zip(EMOTIONS, (2.1, 0.7, 0.55, 0.5, 0.35), strict=True))
+    path = (
+        ("label", "recordings", "segments", 1.0, {}),
+        ("quality", "segments", "segments", 0.9, {"too_noisy": 0.06, "clipped": 0.04}),
+        ("consistency", "segments", "segments", 0.7, {"category_and_valence_disagree": 0.17, "no_emotion": 0.03}),
+        ("clips", "segments", "clips", 0.66, {"clip_too_short": 0.04}),
+        ("occurrence", "clips", "clips", 0.4, {"emotion_too_rare": 0.26}),
+    )
+    made, before, unlabelled = [], 96, 0.3
+    for name, unit_in, unit, share, lost in path:
+        segments, hours = round(4800 * share), (sum(kinds.values()) + unlabelled) * share
+        rows = segments if unit == "segments" else segments // 5
+        dropped = {reason: round(before * part / (share + sum(lost.values()))) for reason, part in lost.items()}
+        made.append(
+            Step(
+                name=name,
+                unit_in=unit_in,
+                unit=unit,
+                rows_in=before,
+                kept=before - sum(dropped.values()),
+                dropped=dropped,
+                failed=0,
+                lost_hours={reason: hours / share * part for reason, part in lost.items()},
+                rows=rows,
+                row_hours=hours,
+                segments=segments,
+                hours=hours,
+                emotion_segments={one: round(900 * part * share) for one, part in kinds.items()},
+                emotion_hours={one: part * share for one, part in kinds.items()},
+            )
+        )
+        before = rows
+    sources = (
+        Source(name="demo", licence="Apache-2.0", recordings_in=60, hours_in=3.4, recordings=40, hours=1.2),
+        Source(name="tones", licence="CC0-1.0", recordings_in=36, hours_in=2.2, recordings=20, hours=0.6),
+    )
+    return Funnel(recordings=96, recording_hours=5.6, steps=tuple(made), sources=sources)
+
+
 def example(folder: Path, *, clips: int = 12) -> ReportInputs:
     """Made-up inputs for every part of the page; the sound files are written to `folder`."""
     rng = np.random.default_rng(7)
@@ -179,13 +222,6 @@ def example(folder: Path, *, clips: int = 12) -> ReportInputs:
     pairs = [pair for clip, _ in made for pair in make_pairs(clip)]
     answers, verdicts = make_answers(pairs, rng)
     answers[0] = answers[0].model_copy(update={"text": ATTACK})
-    kinds = dict(zip(EMOTIONS, (2.1, 0.7, 0.55, 0.5, 0.35), strict=True))
-    steps = (
-        ("voice activity", "recordings", 1.0),
-        ("consistency", "segments", 0.71),
-        ("clips", "clips", 0.66),
-        ("occurrence", "clips", 0.4),
-    )
     return ReportInputs(
         run=RunFacts(
             name="demo",
@@ -199,19 +235,7 @@ def example(folder: Path, *, clips: int = 12) -> ReportInputs:
         study=study_table.build(verdicts, pairs, resamples=200, seed=7),
         labeller=make_labeller(rng),
         labeller_card="https://example.org/models/affect-small",
-        funnel=tuple(
-            FunnelStep(
-                name=name,
-                unit=unit,
-                rows_in=int(1200 * share / 0.6),
-                kept=int(1200 * share),
-                dropped={} if share == 1 else {"category_and_valence_disagree": int(200 * share), "too_short": 41},
-                failed=int(share == 1),
-                hours=sum(kinds.values()) * share,
-                emotion_hours={} if share == 1 else {one: hours * share for one, hours in kinds.items()},
-            )
-            for name, unit, share in steps
-        ),
+        funnel=make_funnel(),
         losses=tuple(
             LossCurve(
                 system=system,
@@ -306,9 +330,12 @@ def test_answers_and_transcripts_are_data_and_never_markup(inputs: ReportInputs)
     )
     run = inputs.run.model_copy(update={"name": ATTACK, "command": ATTACK})
     curve = LossCurve(system=ATTACK, points=((0, 1.0), (1, 0.5)))
-    step = inputs.funnel[0].model_copy(update={"name": ATTACK, "dropped": {ATTACK: 1}})
+    assert inputs.funnel is not None
+    step = inputs.funnel.steps[0].model_copy(update={"name": ATTACK, "dropped": {ATTACK: 1}})
+    source = inputs.funnel.sources[0].model_copy(update={"name": ATTACK, "licence": ATTACK})
+    funnel = inputs.funnel.model_copy(update={"steps": (step,), "sources": (source,)})
     text = render(
-        inputs.model_copy(update={"clips": (hostile,), "run": run, "losses": (curve,), "funnel": (step,), "notes": (ATTACK,)})
+        inputs.model_copy(update={"clips": (hostile,), "run": run, "losses": (curve,), "funnel": funnel, "notes": (ATTACK,)})
     )
     assert ATTACK not in text
     assert text.count("&lt;script&gt;alert(") >= 10
@@ -337,7 +364,7 @@ def test_equal_inputs_give_equal_pages(inputs: ReportInputs) -> None:
         ({"study": None}, "No study table"),
         ({"clips": ()}, "No clips"),
         ({"labeller": None}, "No labeller report"),
-        ({"funnel": ()}, "No condensation steps"),
+        ({"funnel": None}, "No condensation steps"),
         ({"losses": ()}, "No training curves"),
         ({"sources": ()}, "No sources were named"),
     ],
@@ -454,6 +481,41 @@ def test_clips_are_chosen_without_looking_at_the_answers(inputs: ReportInputs) -
     assert [one.clip.id for one in reordered] == [one.clip.id for one in full]
 
 
+def written(folder: Path, rows: Sequence[Record]) -> None:
+    made = Fingerprint(stage="t", version="1", seed=0, config={}, inputs={})
+    write_rows(folder, rows, record=type(rows[0]), fingerprint=made, parts=3, smallest=1)
+
+
+def test_of_a_run_the_page_shows_what_all_of_its_rows_would_give(inputs: ReportInputs, tmp_path: Path) -> None:
+    """Only the rows that are shown are read as records, and that shows the same."""
+    shown = [view.clip for view in inputs.clips]
+    pairs = [pair for clip in shown for pair in make_pairs(clip)]
+    answers, verdicts = make_answers(pairs, np.random.default_rng(1))
+    predicted = [segment for view in inputs.clips for segment in view.predicted]
+    for name, rows in (("references", shown), ("evaluate/benchmark", pairs), ("label", predicted), ("evaluate/verdicts", verdicts)):
+        written(tmp_path / name, rows)
+    for system in RATES:
+        written(tmp_path / "evaluate" / "answers" / system.replace(" ", "-"), [one for one in answers if one.subject == system])
+    label = tables.open_table(tmp_path / "label", Segment)
+    everything = choose_clips(pairs=pairs, clips=shown, predicted=predicted, answers=answers, verdicts=verdicts, seed=3)
+
+    def told(views: Sequence[ClipView]) -> list[object]:
+        return [
+            (
+                view.clip,
+                view.predicted,
+                question.pair,
+                {one.answer.subject: (one.answer.text, one.score) for one in question.answers},
+            )
+            for view in views
+            for question in view.questions
+        ]
+
+    assert told(gathered_clips(tmp_path, label, 3)) == told(everything)
+    assert told(gathered_clips(tmp_path, None, 3)) == told([view.model_copy(update={"predicted": ()}) for view in everything])
+    assert gathered_clips(tmp_path / "nothing", None, 3) == ()
+
+
 def drawings() -> list[Callable[[], str]]:
     rows = [
         figures.BarRow(name="S10", bars={"overall": figures.Bar(mean=40, low=35, high=46)}),
@@ -461,7 +523,22 @@ def drawings() -> list[Callable[[], str]]:
     ]
     return [
         lambda: figures.study_bars(rows, ("overall", "C"), title='a "study" <i>'),
-        lambda: figures.funnel([("all", 3.0, {}), ("kept", 1.0, {"sad": 0.4, "happy": 0.6})], title="funnel"),
+        lambda: figures.funnel(
+            [
+                figures.Stacked(name="all", hours=3.0),
+                figures.Stacked(
+                    name="kept", hours=1.0, emotion_hours={"sad": 0.4, "happy": 0.6}, segments=1_234, emotion_segments={"sad": 900}
+                ),
+            ],
+            title="funnel",
+        ),
+        lambda: figures.lost(
+            [
+                figures.Lost(name="quality: too noisy", rows=7, unit="segments", hours=0.5),
+                figures.Lost(name="<i>", rows=1, unit="recordings"),
+            ],
+            title="lost",
+        ),
         lambda: figures.loss_curves([("S10", [(0, 3.0), (10, 1.0)])], title="loss"),
     ]
 
@@ -476,7 +553,7 @@ def test_figures_have_text_variables_for_colours_and_no_clashing_ids(draw: Calla
     assert not re.search(r"#[0-9a-f]{6}\b", svg)
     assert "var(--" in svg
     ids = re.findall(r' id="([^"]+)"', svg)
-    assert all(re.match(r"(study|funnel|loss)-", one) for one in ids)
+    assert all(re.match(r"(study|funnel|lost|loss)-", one) for one in ids)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"url\(#([^)]+)\)", svg)) <= set(ids)
     assert draw() == svg
@@ -489,29 +566,15 @@ def test_a_figure_draws_the_numbers_it_is_given() -> None:
     assert svg.count("no score") == 3
 
 
-def test_the_dataset_card_counts_and_names_licences(inputs: ReportInputs) -> None:
-    pairs = [pair for view in inputs.clips for pair in make_pairs(view.clip)]
-    pairs[0] = pairs[0].model_copy(update={"checks": ("not_from_words", "no_leak"), "prompt_digest": "9f1c", "source": "cpqa"})
-    losses = [Loss(row_id="a", stage="check", reason="label_leak"), Loss(row_id="b", stage="check", reason="label_leak")]
-    facts = CardFacts.count(pairs, losses)
-    assert facts.pairs == 60
-    assert sum(facts.by_kind.values()) == sum(facts.by_source.values()) == sum(facts.by_split.values()) == 60
-    assert sum(facts.by_emotion.values()) == 24
-    assert facts.passed == {"no_leak": 1, "not_from_words": 1}
-    sources = (*inputs.sources, SourceRow(name="a|b <i>", licence="MIT", used_for="x", recordings=0, hours=0))
-    card = dataset_card(facts, name="demo", created="2026-11-20", code_version="0.1.0", seed=7, sources=sources)
-    front = yaml.safe_load(card.split("---")[1])
-    assert front["license"] == "other"
-    assert front["license_name"] == "Apache-2.0 + CC BY-NC-SA 4.0 + GPL-3.0-or-later + MIT"
-    assert "| check: label_leak | 2 |" in card
-    assert "| grammar@1: 9f1c | 1 |" in card
-    assert "| a\\|b &lt;i> | x | MIT | 0 | 0.00 |" in card
-    assert "[affect-small](https://example.org/affect-small)" in card
-
-
-def test_a_card_without_licences_is_refused() -> None:
-    with pytest.raises(ConfigError, match="needs the licences of what went in; got no sources"):
-        dataset_card(CardFacts(pairs=0, clips=0), name="x", created="c", code_version="v", seed=0, sources=())
+def test_the_figures_of_the_funnel_draw_the_numbers_they_are_given() -> None:
+    _, kept, lost, _ = (draw() for draw in drawings())
+    for text in ("3.000", "1.000", "1,234"):
+        assert f">{text}</text>" in kept
+    for emotion, bars in (("sad", 2), ("happy", 1), ("angry", 0)):
+        assert kept.count(f"fill: var(--e-{emotion})") == bars, emotion
+    assert kept.count("stroke: var(--control)") == 2  # all the hours of a step without labels, and the segments that have none
+    assert ">0.500 h, 7 segments</text>" in lost
+    assert ">1 recordings</text>" in lost
 
 
 def test_every_system_of_the_first_study_is_described() -> None:

@@ -35,7 +35,7 @@ def test_all_problems_at_once_with_suggestions() -> None:
         "condense": {"consistency": {"positive_mim": 0.6}},
         "label": {"max_segment_ms": -5},
         "train": {"steps": 0, "batchsize": 3},
-        "generate": {"cpqa": {"pair_per_kind": 1}},
+        "generate": {"sources": {"cpqa": {"pair_per_kind": 1}}},
     }
     with pytest.raises(ConfigError) as caught:
         load(content)
@@ -47,9 +47,12 @@ def test_all_problems_at_once_with_suggestions() -> None:
         "label.max_segment_ms: got -5, expected greater than or equal to 1000",
         "train.steps: got 0, expected greater than or equal to 1",
         "train.batchsize: unknown key, did you mean 'batch_size'?",
-        "generate.cpqa.pair_per_kind: unknown key, did you mean 'pairs_per_kind'?",
+        "generate.sources.cpqa.pair_per_kind: unknown key, did you mean 'pairs_per_kind'?",
     ):
         assert part in text
+
+
+LLM = {"endpoint": "http://127.0.0.1:8000/v1", "model": "m"}
 
 
 @pytest.mark.parametrize(
@@ -65,23 +68,46 @@ def test_all_problems_at_once_with_suggestions() -> None:
         ({"corpora": [{"kind": "demo"}, {"kind": "demo"}]}, "the name 'demo' stands twice"),
         ({"name": "a/b"}, "name: got 'a/b'"),
         ({"systems": [{"name": "S31", "data": ["asr"], "weights_of": "S30"}]}, "S31 uses the weights of 'S30'; trained are"),
-        ({"systems": [{"name": "S10", "data": ["asr", "tts"]}]}, "systems.0.data.1: got 'tts'"),
+        ({"systems": [{"name": "S10", "data": ["asr", "tts"]}]}, "S10 is trained on tts, but generate.sources has asr, pqa"),
         ({"model": {"encoder": {"name": "a", "config": {"model_type": "whisper"}}}}, "give either name or config"),
-        ({"generate": {"cpqa": {"generator": "llm"}}}, "generator 'llm' needs endpoint and model"),
-        ({"generate": {"cpqa": {"strategy": "pqa"}}}, "generate.cpqa.strategy is 'pqa', expected 'cpqa'"),
-        ({"generate": {"cpqa": {"frames": "test"}}}, "generate.cpqa may use neither test wordings nor clips of split test"),
+        ({"generate": {"llm": {"endpoint": "http://127.0.0.1:8000/v1"}}}, "generate.llm.model: missing"),
+        ({"generate": {"sources": {"continuation": {}}}}, "source continuation: strategy 'continuation' needs an LLM: give llm:"),
+        ({"generate": {"sources": {"asr": {"settings": {"a": 1}}}}}, "settings (a) are an LLM's"),
+        ({"generate": {"sources": {"cpqa": {"settings": {"pairs_per_clip": 7}}}}}, "or take them out"),
+        ({"generate": {"sources": {"cpqa": {"kinds": ["REPLY"]}}}}, "kinds: the grammar cannot ask REPLY"),
+        (
+            {"generate": {"llm": LLM, "sources": {"cpqa": {"kinds": ["REPLY"]}}}},
+            "source cpqa: strategy cpqa has 1 problem: kinds: got ('REPLY',), an LLM cannot be asked for REPLY",
+        ),
+        (
+            {"generate": {"llm": LLM, "sources": {"cpqa": {"settings": {"kinds": ["C"], "proportions": {"CE": 1}}}}}},
+            "source cpqa: strategy cpqa has 1 problem: proportions: got CE, expected some of kinds: C",
+        ),
+        (
+            {"generate": {"llm": LLM, "sources": {"continuation": {"settings": {"evidence_form": "plan"}}}}},
+            "evidence_form: got 'plan', did you mean 'plain'? expected one of dimensional, metadata, plain, seed, words",
+        ),
+        ({"generate": {"llm": {**LLM, "endpoint": "localhost:8000"}}}, "got 'localhost:8000', expected http://localhost:8000/v1"),
+        ({"generate": {"llm": {**LLM, "api_key": "secret"}}}, "take it out and type: export UNDERTONE_API_KEY=..."),
+        ({"evaluate": {"direct": {"settings": {"pairs_per_clip": 7}}}}, "settings (pairs_per_clip) are an LLM's"),
+        ({"generate": {"sources": {"cqpa": {}}}}, "strategy: got 'cqpa', did you mean 'cpqa'? expected one of asr, "),
+        ({"generate": {"sources": {"cpqa": {"frames": "test"}}}}, "generate.sources.cpqa may use neither test wordings nor"),
+        ({"generate": {"sources": {"Mine": {"strategy": "cpqa"}}}}, "'Mine' cannot name a source; expected small letters"),
+        ({"generate": {"sources": {"asr": None}}}, "S10 is trained on asr, but generate.sources has pqa, pqa_star, cpqa"),
+        ({"train": {"mix": {"pqa*": 1.0}}}, "train.mix names pqa*; expected some of generate.sources: asr, pqa"),
         ({"evaluate": {"direct": {"frames": "train"}}}, "evaluate.direct asks clips of split test in test wordings"),
         ({"evaluate": {"context": {"splits": ["train"]}}}, "evaluate.context asks clips of split test in test wordings"),
         ({"systems": [{"name": "../x", "data": ["asr"]}]}, "systems.0.name: got '../x'"),
         ({"systems": [{"name": "start", "data": ["asr"]}]}, "the name 'start' is a folder of the run itself"),
         ({"systems": [{"name": "a b", "data": ["asr"]}, {"name": "a-b", "data": ["asr"]}]}, "the name 'a-b' stands twice"),
-        ({"generate": {"checks": {"enabled": ["leak"]}}}, "no check 'leak'; expected some of"),
+        ({"generate": {"checks": {"off": ["leak"]}}}, "no check 'leak'; expected some of"),
     ],
 )
 def test_wrong_values_say_where_and_what(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load({**BASE, **change})
     assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_settings_of_the_command_line_are_yaml_and_reach_into_lists() -> None:

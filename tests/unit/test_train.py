@@ -181,8 +181,8 @@ def test_a_mix_that_leaves_nothing_is_an_error_and_not_an_endless_loop() -> None
         next(batches(examples, mix={"asr": 0.0, "pqa": 0.1}, group_size=4, batch_size=8, seed=1))
 
 
-@pytest.mark.parametrize("mix", [{"pqa*": 1.0}, {"asr": -0.5}, {"asr": float("inf")}, {"asr": float("nan")}])
-def test_a_mix_names_known_sources_with_weights_of_zero_or_more(mix: dict[str, float]) -> None:
+@pytest.mark.parametrize("mix", [{"asr": -0.5}, {"asr": float("inf")}, {"asr": float("nan")}])
+def test_a_mix_has_weights_of_zero_or_more(mix: dict[str, float]) -> None:
     assert TrainConfig(mix={"asr": 0, "pqa_star": 2.5}).mix == {"asr": 0, "pqa_star": 2.5}
     with pytest.raises(ValidationError, match="mix"):
         TrainConfig(mix=mix)

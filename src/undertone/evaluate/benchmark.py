@@ -14,7 +14,8 @@ class KindSummary(BaseModel):
     """One kind of question: how many, which labels, and what blind answers score (0..100; None for kinds without labels).
 
     `chance` is the score of a uniform guess among the labels that occur, `majority` that of always naming the most frequent one *of this
-    benchmark*; the control "majority answer" names the most frequent one of the training pairs and can score less.
+    benchmark*; the control "majority answer" names the most frequent one of the training pairs and can score less. `flags` counts the pairs
+    that carry each flag, to be reported apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,6 +24,7 @@ class KindSummary(BaseModel):
     recordings: int
     labelled: int
     labels: dict[str, int]
+    flags: dict[str, int] = {}
     chance: float | None
     majority: float | None
 
@@ -82,6 +84,7 @@ def _summary(group: Sequence[QAPair]) -> KindSummary:
         recordings=len({pair.recording_id for pair in group}),
         labelled=labelled,
         labels=dict(sorted(labels.items())),
+        flags=dict(sorted(Counter(flag for pair in group for flag in set(pair.flags)).items())),
         chance=100 / len(labels) if labels else None,
         majority=100 * max(labels.values()) / labelled if labels else None,
     )

@@ -16,16 +16,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import jinja2
 from pydantic import BaseModel, ConfigDict, Field
 
-from undertone.chat import ChatClient, Message, read_json
+from undertone.chat import CacheDir, ChatClient, Endpoint, Message, as_data, read_json
 from undertone.errors import ServiceError
 from undertone.evaluate import mapping
 from undertone.lexicon import meant_words
+from undertone.paths import StoreError
 from undertone.records import Answer, QAPair, UnscoredReason, Verdict, content_hash
+from undertone.refusals import is_refusal
 
 
 @dataclass(frozen=True)
@@ -132,30 +134,20 @@ _RUBRICS: dict[str, tuple[type[_Graded] | type[_Binary], float]] = {"graded": (_
 """Rubric to its reply and to the points of one grade (AudioBench: 0-5 x 20, 0/1 x 100)."""
 
 
-class LLMJudge(BaseModel):
+class LLMJudge(Endpoint):
     """Grades with an LLM behind an OpenAI-compatible endpoint, by a rubric of `evaluate/prompts/`.
 
-    Fields:
-        endpoint, model: Where the judge runs, and its name there.
+    Fields, beside those of the endpoint (`chat.Endpoint`):
         rubric: "graded" (0-5, x 20) or "binary" (0/1, x 100).
         runs: Verdicts per answer. With `temperature` above 0 they differ, and their mean is steadier (CP-Bench takes five).
-        rereads: How often a reply without an offered grade is asked for again before it counts as unreadable.
+        cache_dir: Where replies are kept; None for nowhere.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: Literal["llm"] = "llm"
-    endpoint: str
-    model: str
     rubric: Literal["graded", "binary"] = "graded"
     runs: int = Field(default=1, ge=1)
-    temperature: float | None = Field(default=0.0, ge=0)
     max_tokens: int | None = Field(default=512, gt=0)
-    timeout_s: float = Field(default=120.0, gt=0)
-    retries: int = Field(default=4, ge=0)
-    rereads: int = Field(default=1, ge=0)
-    concurrency: int = Field(default=8, gt=0)
-    cache_dir: Path | None = None
+    cache_dir: CacheDir | None = None
 
     @property
     def name(self) -> str:
@@ -175,24 +167,12 @@ class LLMJudge(BaseModel):
 
     def prompt(self, item: Item) -> str:
         """What the judge is shown. The marks around the answer carry a hash of it, which no answer can foresee and so none can forge."""
-        import jinja2
-
-        texts = {"question": item.pair.question, "reference": item.pair.answer, "answer": item.answer.text}
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-        return environment.from_string(_template(self.rubric)).render(**texts, fence=content_hash(*texts.values())[:8])
+        given = {"question": item.pair.question, "reference": item.pair.answer, "answer": item.answer.text}
+        texts = {name: as_data(text, lines=True) for name, text in given.items()}
+        return _compiled(self.rubric).render(**texts, fence=content_hash(*texts.values())[:8])
 
     async def _score_all(self, items: Sequence[Item], run: int) -> list[Verdict | ServiceError]:
-        client = ChatClient(
-            endpoint=self.endpoint,
-            model=self.model,
-            cache_dir=self.cache_dir,
-            concurrency=self.concurrency,
-            timeout_s=self.timeout_s,
-            retries=self.retries,
-            temperature=self.temperature,
-            max_tokens=self.max_tokens,
-        )
-        async with client as chat:
+        async with ChatClient(self, cache_dir=self.cache_dir) as chat:
             return list(await asyncio.gather(*(self._one(chat, item, run) for item in items)))
 
     async def _one(self, chat: ChatClient, item: Item, run: int) -> Verdict | ServiceError:
@@ -210,13 +190,15 @@ class LLMJudge(BaseModel):
         for attempt in range(1 + self.rereads):
             try:
                 reply = await chat.ask(messages, schema=schema, seed=run, attempt=attempt)
+            except StoreError:
+                raise  # the cache's store, which every other item would meet as well
             except ServiceError as error:
                 return verdict(unscored="timed_out", raw=said or None) if _timed_out(error) else error
             said = reply.refusal or reply.text
-            if reply.refusal:
+            if reply.kind == "refused":
                 return verdict(unscored="refused", raw=said)
             try:
-                return verdict(score=points * read_json(said, schema).grade, raw=said)
+                return verdict(score=points * read_json(said, schema, alone=True).grade, raw=said)
             except ValueError:
                 continue
         return verdict(unscored="refused" if is_refusal(said) else "unreadable", raw=said)
@@ -227,10 +209,15 @@ def _template(rubric: str) -> str:
     return (resources.files("undertone.evaluate") / "prompts" / f"{rubric}.jinja").read_text(encoding="utf-8")
 
 
+@functools.cache
+def _compiled(rubric: str) -> jinja2.Template:
+    return jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(_template(rubric))
+
+
 def _timed_out(error: ServiceError) -> bool:
     import openai
 
-    return isinstance(error.__cause__, openai.APITimeoutError)
+    return isinstance(error.__cause__, (openai.APITimeoutError, TimeoutError))
 
 
 def mapped_label(item: Item) -> str | None:
@@ -254,36 +241,6 @@ def unscorable(item: Item, mapped: str | None) -> UnscoredReason | None:
     if mapped is None and is_refusal(item.answer.text) and not is_refusal(item.pair.answer):
         return "refused"
     return None
-
-
-_CANNOT = r"(?:can ?not|can't|could not|couldn't|(?:am|'m) (?:unable|not able) to|won't|do not|don't|did not|didn't)"
-_TELL = (
-    r"(?:determine|tell|identify|answer|hear|process|access|assist|help|provide|decide|say|know|infer|analy[sz]e|listen|judge|comment"
-    r"|discern)"
-)
-_OPENINGS = (
-    r"(?:i'm |i am |we are )?(?:very |so )?sorry\b",
-    r"unfortunately,? i\b",
-    rf"(?:sorry,? |well,? )?i ?{_CANNOT} (?:\w+ ){{0,2}}{_TELL}\b",
-    rf"(?:can ?not|can't|unable to) (?:\w+ )?{_TELL}\b",
-    r"i (?:do not |don't )?have (?:no (?:way|idea|access)|access|the ability|enough)\b",
-    rf"(?:it is |it's )?(?:impossible|not possible) to {_TELL}\b",
-    r"(?:it |this |that )?(?:can ?not|can't) be (?:determined|told|identified|answered|known)\b",
-    r"(?:there is )?(?:not enough|no way|insufficient)\b",
-    r"(?:no answer|n/a|unknown|unclear)\b",
-    r"as an? (?:ai|language model|text)\b",
-)
-_REFUSAL = re.compile(
-    rf"^(?:{'|'.join(_OPENINGS)})|\bas an ai (?:language )?model\b|\bi(?:'m| am) (?:just |only )?an? (?:ai|language model)\b"
-)
-"""Answers that decline. Bound to the start of the answer, or to phrases that only a machine says of itself, because speakers of
-recordings also "cannot tell" and "do not know", and a content answer reports that."""
-
-
-def is_refusal(text: str) -> bool:
-    """Whether an answer declines to answer."""
-    flat = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'").strip(" \t\n\"'*")
-    return bool(_REFUSAL.search(flat))
 
 
 def token_f1(answer: str, reference: str) -> float:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
+from undertone.chat import Endpoint
 from undertone.errors import ServiceError
 from undertone.evaluate.judges import Item, LLMJudge, ReferenceJudge
 from undertone.evaluate.mapping import keyword_digest
@@ -40,7 +41,7 @@ class JudgeStage(Stage[Answer, Verdict]):
 
     def identity(self) -> dict[str, Any]:
         """The judge's configuration, its name (which holds the digest of its prompt), and the keywords by which answers are read."""
-        config = self.model_dump(mode="json", exclude={"judge": {"timeout_s", "retries", "concurrency", "cache_dir"}})
+        config = self.model_dump(mode="json", exclude={"judge": {*Endpoint.unlike, "cache_dir"}})
         return {**config, "judge_name": self.judge.name, "keywords": keyword_digest()}
 
     @staticmethod

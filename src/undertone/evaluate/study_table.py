@@ -3,6 +3,10 @@
 Scores are means over questions, 0..100, with intervals bootstrapped over recordings. What has no score is counted by reason and enters no
 mean; the *strict* mean beside it counts an answer that was refused, unreadable, timed out or never came as 0, so that no system
 gains by refusing. Class metrics (WA, UA, macro-F1) are strict by nature.
+
+Questions may carry flags: checks that they did not pass but stayed for (`QAPair.flags`). A question that the injected labels alone answer
+("metadata_leak") rewards copying, which was the confound of 2508.07273's LLM-written test set; so each score and each comparison stands a
+second time over the unflagged questions alone.
 """
 
 from __future__ import annotations
@@ -57,7 +61,10 @@ class Cell(BaseModel):
 
 
 class SubjectRow(BaseModel):
-    """One system or control: scores by kind, over all questions, and as plain mean over kinds (UAS of 2509.16589)."""
+    """One system or control: scores by kind, over all questions, and as plain mean over kinds (UAS of 2509.16589).
+
+    `unflagged` is over the questions without a flag; None where no question of the benchmark has one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,23 +72,31 @@ class SubjectRow(BaseModel):
     control: bool
     kinds: dict[str, Cell]
     overall: Cell
+    unflagged: Cell | None = None
     uas: Interval
     gain_percent: Interval | None
     classes: dict[str, ClassMetrics]
 
 
 class Contrast(BaseModel):
-    """The paired difference first minus second in points, over the questions that both have a score for."""
+    """The paired difference first minus second in points, over the questions that both have a score for.
+
+    `unflagged` is the same over the questions without a flag; None where no question of the benchmark has one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     first: str
     second: str
     difference: Difference
+    unflagged: Difference | None = None
 
 
 class StudyTable(BaseModel):
-    """All that a study found, and the paper's numbers in a block of their own."""
+    """All that a study found, and the paper's numbers in a block of their own.
+
+    `flagged` is the number of questions with any flag, `flags` that of each flag.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -91,6 +106,8 @@ class StudyTable(BaseModel):
     seed: int
     pairs: int
     recordings: int
+    flagged: int = 0
+    flags: dict[str, int] = {}
     kinds: tuple[str, ...]
     rows: tuple[SubjectRow, ...]
     contrasts: tuple[Contrast, ...]
@@ -167,16 +184,12 @@ def build(
         seed=seed,
         pairs=len(pairs),
         recordings=len(set(sheet.clusters)),
+        flagged=sum(bool(pair.flags) for pair in pairs),
+        flags=dict(sorted(Counter(flag for pair in pairs for flag in set(pair.flags)).items())),
         kinds=kinds,
         rows=tuple(_row(sheet, subject, kinds, resamples=resamples, seed=seed) for subject in _ordered(sheet.scores)),
         contrasts=tuple(
-            Contrast(
-                first=first,
-                second=second,
-                difference=metrics.paired_difference(
-                    sheet.scores[first], sheet.scores[second], sheet.clusters, resamples=resamples, seed=seed
-                ),
-            )
+            _contrast(sheet, first, second, resamples=resamples, seed=seed)
             for first, second in CONTRASTS
             if first in sheet.scores and second in sheet.scores
         ),
@@ -186,6 +199,14 @@ def build(
 def verdict_sentences(table: StudyTable) -> list[str]:
     """What the study shows in plain words: one sentence per comparison, decided by its interval and by nothing else."""
     said = [_contrast_sentence(one) for one in table.contrasts]
+    if table.flagged:
+        counts = ", ".join(f"{name} {count}" for name, count in table.flags.items())
+        said.append(f"{table.flagged} of {table.pairs} questions are flagged ({counts}); this is what is left without them.")
+        said += [
+            _contrast_sentence(one.model_copy(update={"difference": one.unflagged}), start="Without flagged questions: ")
+            for one in table.contrasts
+            if one.unflagged is not None
+        ]
     for row in table.rows:
         paper = table.published.of(row.subject)
         if row.gain_percent is None or row.gain_percent.mean is None or paper is None or paper.gain_percent is None:
@@ -197,16 +218,19 @@ def verdict_sentences(table: StudyTable) -> list[str]:
     return said
 
 
-def _contrast_sentence(contrast: Contrast) -> str:
+def _contrast_sentence(contrast: Contrast, *, start: str = "") -> str:
     first, second, gap = contrast.first, contrast.second, contrast.difference
     if gap.mean is None:
-        return f"{first} and {second} cannot be compared: no question has a score of both."
-    if gap.low is None or gap.high is None:
-        return f"{first} and {second} differ by {gap.mean:+.1f} points on {gap.clusters} recording(s): too few for an interval."
-    if gap.low <= 0 <= gap.high:
-        return f"Between {first} and {second} no difference can be told: {gap.mean:+.1f} points{_bounds(gap)}."
-    side = "above" if gap.mean > 0 else "below"
-    return f"{first} is {side} {second} by {abs(gap.mean):.1f} points{_bounds(gap, flip=gap.mean < 0)}."
+        said = f"{first} and {second} cannot be compared: no question has a score of both."
+    elif gap.low is None or gap.high is None:
+        said = f"{first} and {second} differ by {gap.mean:+.1f} points on {gap.clusters} recording(s): too few for an interval."
+    elif gap.low <= 0 <= gap.high:
+        between = "between" if start else "Between"
+        said = f"{between} {first} and {second} no difference can be told: {gap.mean:+.1f} points{_bounds(gap)}."
+    else:
+        side = "above" if gap.mean > 0 else "below"
+        said = f"{first} is {side} {second} by {abs(gap.mean):.1f} points{_bounds(gap, flip=gap.mean < 0)}."
+    return f"{start}{said}"
 
 
 def _bounds(interval: Interval, *, unit: str = "", flip: bool = False) -> str:
@@ -251,10 +275,26 @@ def _sheet(verdicts: Sequence[Verdict], pairs: Sequence[QAPair], subjects: Seque
     return _Sheet(pairs, [pair.recording_id for pair in pairs], scores, reasons, mapped)
 
 
+def _contrast(sheet: _Sheet, first: str, second: str, *, resamples: int, seed: int) -> Contrast:
+    def gap(scores: Floats) -> Difference:
+        return metrics.paired_difference(scores, sheet.scores[second], sheet.clusters, resamples=resamples, seed=seed)
+
+    flagged = np.array([bool(pair.flags) for pair in sheet.pairs], dtype=bool)
+    return Contrast(
+        first=first,
+        second=second,
+        difference=gap(sheet.scores[first]),
+        # A question without a score of one of the two is in neither mean.
+        unflagged=gap(np.where(flagged, np.nan, sheet.scores[first])) if flagged.any() else None,
+    )
+
+
 def _row(sheet: _Sheet, subject: str, kinds: Sequence[str], *, resamples: int, seed: int) -> SubjectRow:
     scores = sheet.scores[subject]
     of_kind = np.array([pair.kind for pair in sheet.pairs], dtype=str)
-    columns = np.stack([scores, *(np.where(of_kind == kind, scores, np.nan) for kind in kinds)], axis=1)
+    clean = np.array([not pair.flags for pair in sheet.pairs], dtype=bool)
+    by_kind = (np.where(of_kind == kind, scores, np.nan) for kind in kinds)
+    columns = np.stack([scores, np.where(clean, scores, np.nan), *by_kind], axis=1)
     found = metrics.bootstrap_means(columns, sheet.clusters, resamples=resamples, seed=seed)
     everything = range(len(sheet.pairs))
     gain = None
@@ -265,9 +305,10 @@ def _row(sheet: _Sheet, subject: str, kinds: Sequence[str], *, resamples: int, s
         control=subject in CONTROLS,
         kinds={
             kind: _cell(sheet, subject, interval, [index for index in everything if of_kind[index] == kind])
-            for kind, interval in zip(kinds, found[1:], strict=True)
+            for kind, interval in zip(kinds, found[2:], strict=True)
         },
         overall=_cell(sheet, subject, found[0], list(everything)),
+        unflagged=None if clean.all() else _cell(sheet, subject, found[1], [index for index in everything if clean[index]]),
         uas=metrics.unweighted_mean(scores, list(of_kind), sheet.clusters, resamples=resamples, seed=seed),
         gain_percent=gain,
         classes=_classes(sheet, subject),

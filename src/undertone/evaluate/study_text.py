@@ -25,6 +25,11 @@ def plain_text(table: StudyTable, *, width: int = 100) -> str:
             f"Judge: {table.judge}, {table.runs} run(s); {table.pairs} questions on {table.recordings} recordings; "
             f"95 % intervals from {table.resamples} resamples of recordings"
         )
+        if table.flagged:
+            counts = ", ".join(f"{name} {count}" for name, count in table.flags.items())
+            console.print(
+                f'Flagged: {table.flagged} questions ({counts}); the column "unflagged" is the overall score without them'
+            )
         console.print(_scores(table))
         console.print(_behind(table))
         console.print(_paper(table))
@@ -47,10 +52,12 @@ def _frame(title: str, *columns: str) -> Table:
 
 
 def _scores(table: StudyTable) -> Table:
-    made = _frame("Scores, 0-100", "system", *table.kinds, "overall", "UAS", "vs S10, %")
+    apart = ("unflagged",) if table.flagged else ()
+    made = _frame("Scores, 0-100", "system", *table.kinds, "overall", *apart, "UAS", "vs S10, %")
     for row in table.rows:
-        cells = [row.kinds[kind].score for kind in table.kinds]
-        made.add_row(row.subject, *(_two_lines(one) for one in (*cells, row.overall.score, row.uas)), _gain(row.gain_percent))
+        cells = [row.kinds[kind].score for kind in table.kinds] + [row.overall.score]
+        cells += [row.unflagged.score] if row.unflagged is not None else []
+        made.add_row(row.subject, *(_two_lines(one) for one in (*cells, row.uas)), _gain(row.gain_percent))
     return made
 
 

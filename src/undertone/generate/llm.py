@@ -1,140 +1,71 @@
-"""The generator that asks an LLM: evidence and instructions in, question-answer pairs out (2505.13338, 2508.07273).
+"""The generator that asks an LLM: it puts a strategy's requests to an endpoint and makes pairs of the replies.
 
-The papers' prompts are not published; `prompts/cpqa.jinja` follows what is said of them: words with category, V/A/D and gender, a mix
-of simple and complex questions, and for PQA* the same prompt without the kinds in context. All of the prompt is one user message,
-because not every chat template has a system role. What the model says is kept raw in every pair.
+What the model says is kept raw: in the cache as soon as it is there, and in every pair. A reply that cannot be read is asked for again
+(`Endpoint.rereads`); a clip of which one request got nothing usable is a `ServiceError`, which the stage keeps as a failed row.
+
+Strategies write their prompts from the clip as `quoted` gives it, so that no renderer of evidence need think of what speakers may have
+said. They read replies with the clip as it is: what they put into a pair of their own is what was said.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
-from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import jinja2
-from pydantic import BaseModel, ConfigDict, Field
-
-from undertone.chat import ChatClient, Message, read_json
-from undertone.errors import ConfigError, ServiceError
-from undertone.generate.evidence import render
-from undertone.generate.grammar import STRATEGY_KINDS, Strategy
-from undertone.generate.protocol import Generator
-from undertone.lexicon import EMOTION_WORDS, GENDER_WORDS, LABEL_WORDS, labels_in
-from undertone.records import Clip, Kind, QAPair, content_hash
-
-_ATTRIBUTES = {"DE": "emotion", "CE": "emotion", "DG": "gender", "CG": "gender", "DS": "speakers"}
-_ATTEMPTS = 2
-"""How often a reply that cannot be read is asked for again, the first time included."""
+from undertone.chat import ChatClient, Endpoint, Message, Reply, as_data
+from undertone.errors import ServiceError
+from undertone.generate.protocol import Candidate, Generator, Request, Strategy
+from undertone.paths import Location, StoreError
+from undertone.records import Clip, Label, QAPair, Segment, Word, content_hash
 
 
-class WrittenPair(BaseModel):
-    """One pair as the model writes it."""
+@dataclass(frozen=True)
+class Put:
+    """A request as it is put to the endpoint."""
 
-    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
-
-    kind: Kind
-    question: str = Field(min_length=1)
-    answer: str = Field(min_length=1)
-    label: str | None = None
+    request: Request
+    messages: tuple[Message, ...]
+    seed: int
 
 
-class Written(BaseModel):
-    """The reply that is asked for."""
+@dataclass(frozen=True)
+class Got:
+    """A usable reply and what it holds."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    pairs: list[WrittenPair]
-
-
-@functools.cache
-def _prompt_text() -> str:
-    return resources.files("undertone.generate").joinpath("prompts/cpqa.jinja").read_text(encoding="utf-8")
-
-
-@functools.cache
-def prompt_digest() -> str:
-    """Changes with the prompt and with the schema of the reply."""
-    return content_hash(_prompt_text(), json.dumps(Written.model_json_schema(), sort_keys=True))
+    reply: Reply
+    candidates: tuple[Candidate, ...]
 
 
 class LLMGenerator(Generator):
     """Asks an OpenAI-compatible endpoint for pairs; as deterministic as the endpoint, and entirely so with a cache."""
 
     name = "llm"
-    version = "1"
+    version = "4"
 
-    def __init__(
-        self,
-        *,
-        endpoint: str,
-        model: str,
-        strategy: Strategy = "cpqa",
-        kinds: Sequence[Kind] | None = None,
-        pairs_per_kind: int = 2,
-        cache_dir: Path | None = None,
-        concurrency: int = 8,
-        temperature: float | None = 0.7,
-        retries: int = 4,
-        timeout_s: float = 120.0,
-    ) -> None:
-        """Configure the generator; see `ChatClient` for what concerns the endpoint.
+    def __init__(self, strategy: Strategy, *, at: Endpoint, source: str | None = None, cache_dir: Location | None = None) -> None:
+        """Configure the generator.
 
         Args:
-            endpoint: Base URL.
-            model: Name of the model there.
-            strategy: "pqa_star", "cpqa" or "benchmark"; the others need no LLM.
-            kinds: Kinds to ask for; None for those of the strategy.
-            pairs_per_kind: At most so many are asked for, for each kind and clip.
+            strategy: What is asked, and how replies are read.
+            at: The endpoint.
+            source: Of the pairs; None for the strategy's name.
             cache_dir: Where replies are kept.
-            concurrency: How many clips at a time.
-            temperature: Of the model; questions want some variety.
-            retries: Of one request on the way.
-            timeout_s: Of one request.
-
-        Raises:
-            ConfigError: A strategy or kind that this generator does not write.
         """
-        if strategy not in ("pqa_star", "cpqa", "benchmark"):
-            raise ConfigError(
-                f"strategy: generator 'llm' does not write {strategy!r}; use generator 'grammar', or pqa_star, cpqa, benchmark"
-            )
-        self.kinds: tuple[Kind, ...] = tuple(kinds) if kinds is not None else STRATEGY_KINDS[strategy]
-        unknown = [one for one in self.kinds if one != "C" and one not in _ATTRIBUTES]
-        if unknown:
-            raise ConfigError(
-                f"kinds: generator 'llm' cannot ask {', '.join(unknown)}; expected some of C, {', '.join(_ATTRIBUTES)}"
-            )
-        self.strategy: Strategy = strategy
-        self.endpoint = endpoint
-        self.model = model
-        self.pairs_per_kind = pairs_per_kind
+        self.strategy = strategy
+        self.at = at
+        self.source = source or strategy.name
         self.cache_dir = cache_dir
-        self.concurrency = concurrency
-        self.temperature = temperature
-        self.retries = retries
-        self.timeout_s = timeout_s
 
-    def prompt(self, clip: Clip) -> str:
-        """The prompt for a clip. The clip's words stand between two lines that they cannot contain."""
-        evidence = render(clip)
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        return environment.from_string(_prompt_text()).render(
-            fence=f"=== clip {content_hash(evidence)} ===",
-            evidence=evidence,
-            kinds=self.kinds,
-            pairs_per_kind=self.pairs_per_kind,
-            emotions=list(EMOTION_WORDS),
-            genders=list(GENDER_WORDS),
-        )
+    def client(self) -> ChatClient:
+        """A client of its endpoint with its cache, to be opened by the caller."""
+        return ChatClient(self.at, cache_dir=self.cache_dir)
 
     def write(self, clip: Clip, *, seed: int) -> list[QAPair]:
         """The pairs that the model writes about a clip; not to be called inside a running event loop.
 
         Raises:
-            ServiceError: The endpoint failed, refused, or its reply could not be read twice.
+            ServiceError: The endpoint failed, refused, or its replies could not be read.
         """
         (made,) = self.write_many([clip], seed=seed)
         if isinstance(made, ServiceError):
@@ -146,66 +77,131 @@ class LLMGenerator(Generator):
         return asyncio.run(self._write_all(clips, seed))
 
     async def _write_all(self, clips: Sequence[Clip], seed: int) -> list[list[QAPair] | ServiceError]:
-        client = ChatClient(
-            endpoint=self.endpoint,
-            model=self.model,
-            cache_dir=self.cache_dir,
-            concurrency=self.concurrency,
-            temperature=self.temperature,
-            retries=self.retries,
-            timeout_s=self.timeout_s,
-        )
-        async with client as chat:
-            return list(await asyncio.gather(*(self._write_one(chat, clip, seed) for clip in clips)))
+        async with self.client() as chat:
+            return list(await asyncio.gather(*(self.write_one(chat, clip, seed=seed) for clip in clips)))
 
-    async def _write_one(self, chat: ChatClient, clip: Clip, seed: int) -> list[QAPair] | ServiceError:
-        messages = [Message(role="user", content=self.prompt(clip))]
-        drawn = int(content_hash(str(seed), clip.id)[:7], 16)
-        fault = ""
-        for attempt in range(_ATTEMPTS):
+    async def write_one(self, chat: ChatClient, clip: Clip, *, seed: int) -> list[QAPair] | ServiceError:
+        """The pairs of one clip, or why there are none; one request that fails fails the clip, so that none is half asked."""
+        got = await self.ask_one(chat, clip, seed=seed)
+        if isinstance(got, ServiceError):
+            return got
+        evidence = self.strategy.evidence(quoted(clip)) if any(one.candidates for one in got) else ""
+        return [self._pair(candidate, clip, evidence, one.reply) for one in got for candidate in one.candidates]
+
+    async def ask_one(self, chat: ChatClient, clip: Clip, *, seed: int) -> list[Got] | ServiceError:
+        """The usable replies to all requests about a clip, or the first error."""
+        asked = [self._ask(chat, clip, put) for put in self.puts(clip, seed=seed)]
+        # One alone is not worth a task.
+        replies = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
+        error = next((one for one in replies if isinstance(one, ServiceError)), None)
+        return error or [one for one in replies if isinstance(one, Got)]
+
+    def puts(self, clip: Clip, *, seed: int) -> list[Put]:
+        """All requests about a clip, in the order of the strategy, each with a seed of its own, and another one in each source."""
+
+        def drawn(number: int) -> int:
+            return int(content_hash(str(seed), self.source, clip.id, str(number))[:7], 16)
+
+        asked = enumerate(self.strategy.requests(quoted(clip), seed=seed))
+        return [Put(one, (Message(role="user", content=one.prompt),), drawn(number)) for number, one in asked]
+
+    def stored(self, chat: ChatClient, put: Put) -> list[Reply]:
+        """The replies to a request that the cache holds, in the order in which they were asked for."""
+        found = []
+        for attempt in range(1 + self.at.rereads):
+            reply = chat.stored(put.messages, schema=put.request.schema, seed=put.seed + attempt, attempt=attempt)
+            if reply is None:
+                break
+            found.append(reply)
+        return found
+
+    def read(self, clip: Clip, put: Put, reply: Reply) -> Got:
+        """What a reply holds.
+
+        Raises:
+            ValueError: It holds nothing usable; says why.
+        """
+        if reply.kind == "refused":
+            raise ValueError(f"it refused: {reply.refusal or reply.finish}")
+        if reply.kind == "empty":
+            raise ValueError("it said nothing")
+        if reply.kind == "cut" and put.request.schema is None:  # an object that is whole is usable wherever the reply ends
+            raise ValueError("it was cut at the token limit")
+        try:
+            return Got(reply, tuple(self.strategy.read(clip, put.request, reply.text)))
+        except ValueError as error:
+            raise ValueError(f"{error}" + (" (cut at the token limit)" if reply.kind == "cut" else "")) from error
+
+    async def _ask(self, chat: ChatClient, clip: Clip, put: Put) -> Got | ServiceError:
+        fault: ValueError | None = None
+        for attempt in range(1 + self.at.rereads):
             try:
-                reply = await chat.ask(messages, schema=Written, seed=drawn + attempt, attempt=attempt)
+                reply = await chat.ask(put.messages, schema=put.request.schema, seed=put.seed + attempt, attempt=attempt)
+                return self.read(clip, put, reply)
+            except StoreError:
+                raise  # the cache's store, which every other clip would meet as well
             except ServiceError as error:
                 return error
-            if reply.refusal is not None:
-                fault = f"it refused: {reply.refusal}"
-                continue
-            try:
-                written = read_json(reply.text, Written)
             except ValueError as error:
-                fault = f"{error}" + (" (cut at the token limit)" if reply.finish == "length" else "")
-                continue
-            return [self._pair(one, clip, reply.text) for one in written.pairs if one.kind in self.kinds]
+                fault = error
         return ServiceError(
-            f"model {self.model!r} at {self.endpoint} wrote nothing usable about clip {clip.id} in {_ATTEMPTS} attempts: {fault}; "
-            "try another model, or generator: grammar"
+            f"model {self.at.model!r} at {self.at.endpoint} wrote nothing usable about clip {clip.id} in {1 + self.at.rereads} attempts: "
+            f"{fault}; try another model, or no llm (the grammar writes)"
         )
 
-    def _pair(self, written: WrittenPair, clip: Clip, raw: str) -> QAPair:
-        attribute = _ATTRIBUTES.get(written.kind)
-        label = _known_label(written.label, attribute)
+    def _pair(self, made: Candidate, clip: Clip, evidence: str, reply: Reply) -> QAPair:
         return QAPair(
             clip_id=clip.id,
             recording_id=clip.recording_id,
             split=clip.split,
-            source=self.strategy,
-            kind=written.kind,
-            question=written.question,
-            answer=written.answer,
-            label_attribute=attribute if label else None,
-            label=label,
-            evidence=render(clip),
-            generator=f"{self.name}@{self.version}",
-            prompt_digest=prompt_digest(),
-            raw=raw,
+            source=self.source,
+            kind=made.kind,
+            question=made.question,
+            answer=made.answer,
+            label_attribute=made.label_attribute,
+            label=made.label,
+            history=made.history,
+            evidence=evidence,
+            generator=f"{self.strategy.name}@{self.strategy.version}",
+            model=self.at.model,
+            prompt_digest=self.strategy.digest,
+            raw=reply.text,
         )
 
 
-def _known_label(said: str | None, attribute: str | None) -> str | None:
-    """The class that the model's label names; None where it names none or several."""
-    if said is None or attribute is None:
-        return None
-    if said in LABEL_WORDS[attribute]:
-        return said
-    found = labels_in(said, attribute)
-    return next(iter(found)) if len(found) == 1 else None
+def quoted(clip: Clip) -> Clip:
+    """The clip with every text of others in it (words, transcripts, names, labels) as `chat.as_data` makes it; mostly the clip itself."""
+    if all(as_data(text) == text for one in clip.segments for text in _texts(one)):
+        return clip
+    return clip.model_copy(update={"segments": tuple(_quoted(one) for one in clip.segments)})
+
+
+def _texts(segment: Segment) -> Iterator[str]:
+    yield from (one for one in (segment.transcript, segment.speaker) if one)
+    yield " ".join(one.text for one in segment.words)
+    yield from (one.category for one in segment.labels if one.category)
+
+
+def _quoted(segment: Segment) -> Segment:
+    return segment.model_copy(
+        update={
+            "transcript": _or_none(segment.transcript),
+            "speaker": _or_none(segment.speaker),
+            "words": tuple(_quoted_word(one) for one in segment.words),
+            "labels": tuple(_quoted_label(one) for one in segment.labels),
+        }
+    )
+
+
+def _quoted_word(word: Word) -> Word:
+    events = tuple(as_data(one) for one in word.events)
+    heard = {"emotion": _or_none(word.emotion), "gender": _or_none(word.gender), "events": events}
+    return word.model_copy(update={"text": as_data(word.text), **heard})
+
+
+def _quoted_label(label: Label) -> Label:
+    return label.model_copy(update={"category": _or_none(label.category)})
+
+
+def _or_none(text: str | None) -> str | None:
+    return None if text is None else as_data(text)

@@ -1,12 +1,24 @@
-"""What a generator is: a clip in, candidate question-answer pairs out."""
+"""What a generator is: a clip in, candidate question-answer pairs out; and what a strategy is that an LLM carries out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import difflib
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, ClassVar, Literal, Protocol
 
+import jinja2
+from pydantic import BaseModel, ConfigDict
+
+from undertone.chat import json_schema
 from undertone.errors import ServiceError
-from undertone.records import Clip, QAPair
+from undertone.records import Clip, Kind, QAPair, Turn, content_hash
+
+Material = Literal["utterances", "clips"]
+"""What is asked about: single human-labelled utterances, as conventional corpora have them, or condensed clips."""
 
 
 class Generator(Protocol):
@@ -40,3 +52,122 @@ class Generator(Protocol):
             except ServiceError as error:
                 made.append(error)
         return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One thing that an LLM is asked about a clip.
+
+    Attributes:
+        prompt: All of it: one user message, because not every chat template has a system role.
+        schema: Of the reply; None for free text.
+        about: What the strategy needs to know to read the reply, such as the question that was put.
+    """
+
+    prompt: str
+    schema: type[BaseModel] | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One pair as a strategy reads it out of a reply; the rest of a `QAPair` is the same for all strategies."""
+
+    kind: Kind
+    question: str
+    answer: str
+    label_attribute: str | None = None
+    label: str | None = None
+    history: tuple[Turn, ...] = ()
+
+
+class Strategy(BaseModel):
+    """What an LLM is asked about a clip, and how its replies are read; its fields are its settings in a study.
+
+    Whoever writes one implements `requests` and `read`; asking, asking again, keeping the raw replies and making pairs of candidates is
+    `llm.LLMGenerator`'s.
+
+    Class attributes:
+        name: In a study.
+        version: Changes whenever the same replies would give other pairs.
+        about: What it asks about unless the study says otherwise.
+        templates: Files in `prompts/` that its prompts are made of, the prompt itself first; also those that it includes or draws lines from.
+        replies: Schemas of the replies that it asks for; none for free text.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+    about: ClassVar[Material] = "clips"
+    templates: ClassVar[tuple[str, ...]]
+    replies: ClassVar[tuple[type[BaseModel], ...]] = ()
+
+    def evidence(self, clip: Clip) -> str:
+        """The clip as the LLM reads it."""
+        raise NotImplementedError(f"strategy {self.name} does not implement evidence")
+
+    def requests(self, clip: Clip, *, seed: int) -> list[Request]:
+        """What is asked about a clip, in a fixed order; empty where nothing can be asked. Random choices are drawn from seed and clip.id."""
+        raise NotImplementedError(f"strategy {self.name} does not implement requests")
+
+    def read(self, clip: Clip, request: Request, reply: str) -> list[Candidate]:
+        """The pairs that a reply holds; empty for one that is usable and holds none.
+
+        Args:
+            clip: As it is; `requests` saw it with its texts made harmless for a prompt (`llm.quoted`).
+            request: That was put.
+            reply: What the model said.
+
+        Raises:
+            ValueError: It cannot be read, and is worth asking for again; says why.
+        """
+        raise NotImplementedError(f"strategy {self.name} does not implement read")
+
+    @property
+    def digest(self) -> str:
+        """Changes with each file that a prompt is made of and with the schemas of the replies."""
+        return _digest(self.templates, self.replies)
+
+    def rendered(self, clip: Clip, **values: Any) -> str:
+        """The prompt; `clip.jinja`, which it includes, shows the clip's evidence between two lines `fence` that it cannot contain."""
+        evidence = self.evidence(clip)
+        fence = f"=== clip {content_hash(evidence)} ==="
+        return _prompts().get_template(self.templates[0]).render(fence=fence, evidence=evidence, **values).strip()
+
+
+def expected_one_of(given: str, known: Iterable[str]) -> str:
+    """What an error says of a name that is none of the known ones, the nearest first.
+
+    >>> expected_one_of("cqpa", ["asr", "cpqa"])
+    "did you mean 'cpqa'? expected one of asr, cpqa"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"expected one of {', '.join(names)}"
+
+
+@functools.cache
+def prompt_text(name: str) -> str:
+    """The text of a file in `prompts/`."""
+    return resources.files("undertone.generate").joinpath(f"prompts/{name}").read_text(encoding="utf-8")
+
+
+def prompt_lines(name: str) -> tuple[str, ...]:
+    """The lines of a file in `prompts/` that is a pool to draw from."""
+    return tuple(line for line in map(str.strip, prompt_text(name).splitlines()) if line)
+
+
+@functools.cache
+def _prompts() -> jinja2.Environment:
+    # Kept: it caches the compiled templates, which would else be compiled anew for every clip.
+    loader = jinja2.FunctionLoader(prompt_text)
+    return jinja2.Environment(
+        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+
+
+@functools.cache
+def _digest(templates: tuple[str, ...], replies: tuple[type[BaseModel], ...]) -> str:
+    shapes = [json.dumps(json_schema(one), sort_keys=True) for one in replies]
+    return content_hash(*map(prompt_text, templates), *shapes)

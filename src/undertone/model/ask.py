@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from undertone.audio import Wave
 from undertone.errors import ModelError
+from undertone.metadata import render
 from undertone.model import prompts
 from undertone.model.encoders import RATE_HZ, load_encoder
 from undertone.model.features import encode
-from undertone.model.metadata import render
-from undertone.model.speech_llm import SpeechLLM, read_checkpoint
+from undertone.model.speech_llm import Checkpoint, SpeechLLM, read_checkpoint
+from undertone.paths import Location, local_folder
 from undertone.records import Segment
 
 
-def shows_metadata(checkpoint: Path) -> bool:
+def shows_metadata(checkpoint: Location) -> bool:
     """Whether a checkpoint expects predicted labels in its prompts, so that the caller must label the file first.
 
     Raises:
         ModelError: It is not a checkpoint.
     """
-    system = read_checkpoint(checkpoint).system
+    system = _card(checkpoint).system
     return system is not None and system.shows_metadata("inference")
 
 
-def ask(checkpoint: Path, wave: Wave, question: str, predicted: Sequence[Segment] = (), *, max_new_tokens: int = 40) -> str:
+def ask(checkpoint: Location, wave: Wave, question: str, predicted: Sequence[Segment] = (), *, max_new_tokens: int = 40) -> str:
     """Answer a question about an audio file as the checkpoint's system would in a study with `evaluate.max_new_tokens` of as many.
 
     Args:
-        checkpoint: Folder that training wrote.
+        checkpoint: Folder that training wrote, here or in an object store.
         wave: The whole file, mono at 16 kHz.
         question: The question.
         predicted: Segments of the file with predicted labels; used where the checkpoint shows metadata.
@@ -38,7 +38,7 @@ def ask(checkpoint: Path, wave: Wave, question: str, predicted: Sequence[Segment
     Raises:
         ModelError: It is not a checkpoint, it reads transcripts, or it was trained on frames of another encoder.
     """
-    card = read_checkpoint(checkpoint)
+    card = _card(checkpoint)
     if card.system is not None and card.system.hears == "words":
         raise ModelError(f"{checkpoint} reads transcripts and cannot hear a file; choose a system that hears speech, such as S30")
     if wave.rate_hz != RATE_HZ:
@@ -59,4 +59,11 @@ def ask(checkpoint: Path, wave: Wave, question: str, predicted: Sequence[Segment
         frames = encode(wave.samples, encoder, max_audio_s=card.model.max_audio_s)
     speech = prompts.AUDIO if hears else ""
     prompt = prompts.build(question, metadata=metadata, place=card.model.metadata.place, speech=speech)
-    return SpeechLLM.load(checkpoint).answer([prompt], [frames], max_new_tokens=max_new_tokens)[0].text
+    return SpeechLLM.load(local_folder(checkpoint)).answer([prompt], [frames], max_new_tokens=max_new_tokens)[0].text
+
+
+def _card(checkpoint: Location) -> Checkpoint:
+    try:
+        return read_checkpoint(local_folder(checkpoint))
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(local_folder(checkpoint)), str(checkpoint))) from error

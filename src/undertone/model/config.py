@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from undertone.model.metadata import MetadataConfig
+from undertone.metadata import MetadataConfig
 
 AFFECT_SMALL = "affect-small"
 Part = Literal["encoder", "adapter", "decoder"]

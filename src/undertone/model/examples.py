@@ -8,11 +8,10 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from undertone.errors import DataError
+from undertone.metadata import MetadataConfig, render
 from undertone.model import prompts
-from undertone.model.metadata import MetadataConfig, render
 from undertone.records import Clip, Example, QAPair, Segment
 
-Source = Literal["asr", "pqa", "pqa_star", "cpqa"]
 MetadataMode = Literal["none", "inference_only", "train_and_inference"]
 Phase = Literal["train", "inference"]
 
@@ -27,7 +26,7 @@ class System(BaseModel):
 
     Attributes:
         name: Also the name of its checkpoint and of its answers.
-        data: Sources of its training pairs.
+        data: Sources of its training pairs (keys of `generate.sources`).
         metadata: When predicted labels stand in the prompt.
         hears: The speech, its transcript in place of it, or nothing (then it must go by metadata and habit).
         weights_of: The system whose checkpoint it uses, instead of a training of its own.
@@ -36,7 +35,7 @@ class System(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
-    data: tuple[Source, ...] = Field(min_length=1)
+    data: tuple[str, ...] = Field(min_length=1)
     metadata: MetadataMode = "none"
     hears: Literal["speech", "words", "nothing"] = "speech"
     weights_of: str | None = None
@@ -59,9 +58,9 @@ class System(BaseModel):
         return self.metadata == "train_and_inference" or (self.metadata == "inference_only" and phase == "inference")
 
 
-_S10: tuple[Source, ...] = ("asr", "pqa")
-_S20: tuple[Source, ...] = (*_S10, "pqa_star")
-_S30: tuple[Source, ...] = (*_S20, "cpqa")
+_S10: tuple[str, ...] = ("asr", "pqa")
+_S20: tuple[str, ...] = (*_S10, "pqa_star")
+_S30: tuple[str, ...] = (*_S20, "cpqa")
 
 SYSTEMS: tuple[System, ...] = (
     System(name="S10", data=_S10),
@@ -125,7 +124,9 @@ def build_examples(
                 source=pair.source,
                 kind=pair.kind,
                 metadata=text,
-                prompt=prompts.build(pair.question, metadata=text, place=config.place, speech=_speech(system, clip)),
+                prompt=prompts.build(
+                    pair.question, metadata=text, place=config.place, speech=_speech(system, clip), history=pair.history
+                ),
                 target=pair.answer,
             )
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
+
+from undertone.records import Turn
 
 AUDIO = "<audio>"
 """Placeholder at the start of a prompt; the tokeniser's audio token, once per speech embedding."""
@@ -11,7 +14,14 @@ ANSWER = "Answer:"
 """The last word of every prompt; the model continues behind it."""
 
 
-def build(question: str, *, metadata: str | None = None, place: Literal["before", "after"] = "before", speech: str = AUDIO) -> str:
+def build(
+    question: str,
+    *,
+    metadata: str | None = None,
+    place: Literal["before", "after"] = "before",
+    speech: str = AUDIO,
+    history: Sequence[Turn] = (),
+) -> str:
     """Build one prompt.
 
     Args:
@@ -19,9 +29,11 @@ def build(question: str, *, metadata: str | None = None, place: Literal["before"
         metadata: Rendered labels (`metadata.render`), or None.
         place: Metadata before or after the question.
         speech: `AUDIO`, `words(transcript)` for a model that reads instead of hearing, or "" for one that does neither.
+        history: Turns of the dialogue before this question; they stand behind the speech, each answer behind the answer marker.
     """
+    before = [line for turn in history for line in (turn.question, f"{ANSWER} {turn.answer}")]
     around = (metadata, question) if place == "before" else (question, metadata)
-    return "\n".join(part for part in (speech, *around, ANSWER) if part)
+    return "\n".join(part for part in (speech, *before, *around, ANSWER) if part)
 
 
 def words(transcript: str) -> str:

@@ -1,4 +1,4 @@
-"""The report: `build.build` writes one HTML page from `inputs.ReportInputs`, `cards.dataset_card` the card of a data set.
+"""The report: `build.build` writes one HTML page from `inputs.ReportInputs`, `pairs.pairs_page` another of the generated pairs.
 
 `choose.choose_clips` picks the clips that the page plays. The style sheet, script and template ship beside the modules.
 """

@@ -1,33 +1,41 @@
-"""From a run's folder to the report: whatever tables are there are shown, a run may have stopped anywhere."""
+"""From a run's folder to the report: whatever tables are there are shown, a run may have stopped anywhere.
+
+A run may have millions of rows of which the page shows a dozen: columns are read where those suffice, and records are made only of the
+rows that are shown or compared, one part in memory at a time.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import TypeVar
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from undertone import tables
 from undertone.condense.funnel import At, Funnel, funnel
 from undertone.condense.tune import TUNING, read_tuning
 from undertone.evaluate.labeller_report import labeller_report
 from undertone.evaluate.study_table import StudyTable
+from undertone.generate.card import CARD
 from undertone.paths import Location, Remote
-from undertone.records import Answer, Clip, QAPair, Record, Recording, Segment, Verdict
+from undertone.records import Answer, Clip, QAPair, Record, Recording, Segment, Verdict, from_arrow
 from undertone.report.build import build
-from undertone.report.cards import CardFacts, dataset_card
 from undertone.report.choose import choose_clips
-from undertone.report.funnel import funnel_markdown, funnel_steps
+from undertone.report.funnel import funnel_markdown
 from undertone.report.inputs import ClipView, LossCurve, ReportInputs, RunFacts, SourceRow
+from undertone.report.pairs import pairs_page
 from undertone.study import Study
 from undertone.tables import Table
 
 R = TypeVar("R", bound=Record)
-_MS_PER_HOUR = 3_600_000
 
 
 def gather(out: Location, study: Study) -> Location:
-    """Write report/index.html (and report/DATASET.md where pairs were generated) of a run.
+    """Write report/index.html of a run, report/pairs.html where pairs were generated, and report/DATASET.md.
 
     Args:
         out: The run's folder.
@@ -37,12 +45,11 @@ def gather(out: Location, study: Study) -> Location:
         The page.
     """
     facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    recordings = list(_rows(out / "corpus", Recording))
-    segments = list(_rows(out / "label", Segment))
+    corpus, label = _table(out / "corpus", Recording), _table(out / "label", Segment)
+    referenced = list(_where(corpus, lambda rows: pc.greater(pc.list_value_length(rows["references"]), 0)))
     heard = frozenset(speaker for one in study.label.made() for speaker in one.heard_speakers)
-    referenced = any(row.references for row in recordings)
     study_file = out / "evaluate" / "study.json"
-    found = _funnel(out, study)
+    found, pairs = _funnel(out, study), pairs_page(out)
     inputs = ReportInputs(
         run=RunFacts(
             name=study.name,
@@ -54,14 +61,17 @@ def gather(out: Location, study: Study) -> Location:
             packages=facts["packages"],
         ),
         study=StudyTable.from_json(study_file.read_text(encoding="utf-8")) if study_file.is_file() else None,
-        labeller=labeller_report(recordings, segments, heard=heard) if referenced and segments else None,
+        labeller=labeller_report(referenced, _of(label, "recording_id", {row.id for row in referenced}), heard=heard)
+        if referenced and label
+        else None,
         labeller_card=_card(study, out / "report"),
-        funnel=funnel_steps(found) if found else (),
+        funnel=found,
         tuning=read_tuning(out / TUNING),
         losses=tuple(_losses(out / "train")),
-        clips=_clips(out, segments, study.seed),
+        clips=_clips(out, label, study.seed),
         notes=tuple(_notes(out, study)),
-        sources=tuple(_sources(recordings, study)),
+        sources=tuple(_sources(corpus, study)),
+        pairs_page=pairs.name if pairs else None,
     )
     page = build(inputs, out / "report")
     _write_card(out, inputs, found)
@@ -75,6 +85,20 @@ def _table(path: Location, record: type[R]) -> Table[R] | None:
 def _rows(path: Location, record: type[R]) -> Iterable[R]:
     table = _table(path, record)
     return table.rows() if table else ()
+
+
+def _where(table: Table[R] | None, wanted: Callable[[pa.Table], pa.ChunkedArray]) -> Iterator[R]:
+    """The rows that are wanted, a mask over columns; records are made of no others."""
+    if table:
+        for part in table.done.parts:
+            rows = table.read(part)
+            yield from from_arrow(rows.filter(wanted(rows)), table.record)
+
+
+def _of(table: Table[R] | None, column: str, values: Set[str]) -> Iterator[R]:
+    """The rows with one of some values in a column."""
+    some = pa.array(sorted(values), pa.string())
+    return _where(table, lambda rows: pc.is_in(rows[column], value_set=some))
 
 
 def _card(study: Study, page: Location) -> str | None:
@@ -101,27 +125,41 @@ def _losses(train: Location) -> Iterable[LossCurve]:
         yield LossCurve(system=file.parent.name, points=tuple((line["step"], line["loss"]) for line in lines))
 
 
-def _clips(out: Location, segments: Sequence[Segment], seed: int) -> tuple[ClipView, ...]:
+def _clips(out: Location, label: Table[Segment] | None, seed: int) -> tuple[ClipView, ...]:
+    """Chosen first, and then filled: the choice looks at clips and questions only, so answers and labels of no others are read."""
+    benchmark = list(_rows(out / "evaluate" / "benchmark", QAPair))
+    clips = list(_rows(out / "references", Clip))  # the clips with a context; single utterances show nothing that these do not
+    chosen = choose_clips(pairs=benchmark, clips=clips, predicted=(), answers=(), verdicts=(), seed=seed)
+    pairs = [question.pair for view in chosen for question in view.questions]
+    asked = {pair.id for pair in pairs}
     folders: list[Location] = [*(out / "evaluate" / "answers").glob("*")]
-    answers = [row for folder in sorted(folders, key=str) for row in _rows(folder, Answer)]
+    answers = [row for folder in sorted(folders, key=str) for row in _of(_table(folder, Answer), "pair_id", asked)]
     return choose_clips(
-        pairs=_rows(out / "evaluate" / "benchmark", QAPair),
-        clips=_rows(out / "references", Clip),  # the clips with a context; single utterances show nothing that these do not
-        predicted=segments,
+        pairs=pairs,
+        clips=[view.clip for view in chosen],
+        predicted=_of(label, "recording_id", {view.clip.recording_id for view in chosen}),
         answers=answers,
-        verdicts=_rows(out / "evaluate" / "verdicts", Verdict),
+        verdicts=_of(_table(out / "evaluate" / "verdicts", Verdict), "pair_id", asked),
         seed=seed,
     )
 
 
-def _sources(recordings: Sequence[Recording], study: Study) -> Iterable[SourceRow]:
-    seen: dict[tuple[str, str], list[Recording]] = {}
-    for row in recordings:
-        seen.setdefault((row.source, row.licence or "not stated"), []).append(row)
-    for (source, licence), rows in sorted(seen.items()):
-        hours = sum(row.duration_ms for row in rows) / _MS_PER_HOUR
-        splits = ", ".join(sorted({row.split or "none" for row in rows}))
-        yield SourceRow(name=source, licence=licence, used_for=f"speech ({splits})", recordings=len(rows), hours=hours)
+def _sources(corpus: Table[Recording] | None, study: Study) -> Iterable[SourceRow]:
+    if corpus:
+        rows = pl.DataFrame(corpus.arrow(columns=["source", "licence", "split", "samples", "rate_hz"]))
+        by = rows.group_by("source", pl.col("licence").fill_null("not stated")).agg(
+            pl.col("split").fill_null("none").unique().sort(),
+            pl.len().alias("recordings"),
+            (pl.col("samples") / pl.col("rate_hz") / 3600).sum().alias("hours"),
+        )
+        for row in by.sort("source", "licence").iter_rows(named=True):
+            yield SourceRow(
+                name=row["source"],
+                licence=row["licence"],
+                used_for=f"speech ({', '.join(row['split'])})",
+                recordings=row["recordings"],
+                hours=row["hours"],
+            )
     for one in study.label.made():
         if one.licence:
             yield SourceRow(name=one.name, licence=one.licence, used_for="labels")
@@ -139,21 +177,10 @@ def _notes(out: Location, study: Study) -> Iterable[str]:
 
 
 def _write_card(out: Location, inputs: ReportInputs, condensed: Funnel | None) -> None:
-    folders = [out / "generate" / name for name in ("base", "contextual")]
-    found = [table for folder in folders if (table := _table(folder, QAPair))]
-    if not inputs.sources:
-        return
-    if not found:  # condensed and no questions asked yet: what was kept, of what, under which licences
-        if condensed and condensed.steps:
-            card = f"# {inputs.run.name}\n\n{funnel_markdown(condensed)}"
-            tables.write_bytes(out / "report" / "DATASET.md", card.encode())
-        return
-    losses = [loss for table in found for loss in (*table.dropped(), *table.failed())]
-    facts = CardFacts.count((pair for table in found for pair in table.rows()), losses)
-    run = inputs.run
-    text = dataset_card(
-        facts, name=run.name, created=run.created, code_version=run.code_version, seed=run.seed, sources=inputs.sources
-    )
-    if condensed:
-        text = f"{text.rstrip()}\n\n{funnel_markdown(condensed)}"
-    tables.write_bytes(out / "report" / "DATASET.md", text.encode())
+    """report/DATASET.md: what generation says of its pairs (generate/DATASET.md), if there are any, and the path of the speech."""
+    pairs = out / CARD
+    parts = [pairs.read_text(encoding="utf-8").rstrip()] if pairs.is_file() else [f"# {inputs.run.name}"]
+    if condensed and condensed.steps:
+        parts.append(funnel_markdown(condensed))
+    if inputs.sources and (len(parts) > 1 or pairs.is_file()):
+        tables.write_bytes(out / "report" / "DATASET.md", ("\n\n".join(parts) + "\n").encode())

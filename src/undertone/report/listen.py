@@ -24,6 +24,8 @@ KIND_NAMES = {
     "CE": "contextual emotion",
     "CG": "contextual gender",
     "CS": "contextual speakers",
+    "OPEN": "instruction",
+    "REPLY": "reply",
 }
 
 

@@ -130,7 +130,7 @@ def study_view(table: StudyTable) -> StudyView:
         baseline=BASELINE,
         interval_name=f"{level * 100:.0f} % interval",
         basis=f"{table.pairs:,} questions about {table.recordings:,} recordings; {_count(table.runs, 'run')} of the judge {table.judge}; "
-        f"intervals from {table.resamples:,} bootstrap resamples of whole recordings.",
+        f"intervals from {table.resamples:,} bootstrap resamples of whole recordings.{_flagged(table)}",
         columns=(Column("overall", "all questions"), *(Column(kind, KIND_NAMES.get(kind, "")) for kind in table.kinds)),
         groups=tuple(group for group in (systems, controls) if group),
         behind=_behind(table),
@@ -138,6 +138,14 @@ def study_view(table: StudyTable) -> StudyView:
         published_source=f"As published: {paper.note}. {paper.source}, Table of human CPQA: {paper.test_set}; judge {paper.judge}.",
         figure=Markup(_figure(table)),
     )
+
+
+def _flagged(table: StudyTable) -> str:
+    """How many questions stand apart, and why; nothing where none does."""
+    if not table.flagged:
+        return ""
+    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in table.flags.items())
+    return f" {_count(table.flagged, 'question')} flagged ({counts}): scores without them stand behind the scores."
 
 
 def _row(table: StudyTable, row: SubjectRow) -> StudyRow:
@@ -185,6 +193,7 @@ def _behind(table: StudyTable) -> TextTable:
                     reasons or "none",
                     _plain(row.overall.strict_mean),
                     _plain(row.uas.mean),
+                    *(_with_interval(row.unflagged) if table.flagged else ()),
                     *(
                         "–" if one is None else " / ".join(_plain(one_of, scale=100) for one_of in (one.wa, one.ua, one.macro_f1))
                         for one in read
@@ -192,8 +201,24 @@ def _behind(table: StudyTable) -> TextTable:
                 ),
             )
         )
-    heads = ("scored / asked", "unscored", "strict mean", "mean over kinds", *(f"{name}: WA / UA / F1" for name in attributes))
+    apart = ("without flagged questions",) if table.flagged else ()
+    heads = (
+        "scored / asked",
+        "unscored",
+        "strict mean",
+        "mean over kinds",
+        *apart,
+        *(f"{name}: WA / UA / F1" for name in attributes),
+    )
     return TextTable(columns=heads, rows=tuple(rows))
+
+
+def _with_interval(cell: Cell | None) -> tuple[str]:
+    if cell is None or cell.score.mean is None:
+        return ("–",)
+    found = cell.score
+    bounds = "" if found.low is None or found.high is None else f" ({found.low:.1f}–{found.high:.1f})"
+    return (f"{found.mean:.1f}{bounds} of {cell.pairs:,}",)
 
 
 def _published(table: StudyTable) -> TextTable:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
-from undertone.model.examples import Source
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ReadingConfig(BaseModel):
@@ -87,11 +85,3 @@ class TrainConfig(BaseModel):
     log_every: int = Field(default=20, ge=1)
     reading: ReadingConfig = ReadingConfig()
     align: AlignConfig = AlignConfig()
-
-    @field_validator("mix")
-    @classmethod
-    def _known_sources(cls, mix: dict[str, float]) -> dict[str, float]:
-        unknown = sorted(mix.keys() - set(get_args(Source)))
-        if unknown:
-            raise ValueError(f"mix names {', '.join(unknown)}; expected sources of {', '.join(get_args(Source))}")
-        return mix

@@ -66,7 +66,12 @@ class Frames:
             raise DataError(f"{folder} holds no encoded clip: nothing can be trained or asked. Look at its failed.parquet")
         self.width, self.encoder = rows[0].width, rows[0].encoder
         self.clips = frozenset(row.clip_id for row in rows)
+        self.max_audio_s = max_audio_s
         self.cache = FeatureCache(folder, encoder=self.encoder, max_audio_s=max_audio_s)
+
+    def near(self) -> FeatureCache:
+        """The same on this machine's disk: training takes every clip's frames many times."""
+        return FeatureCache(local_folder(self.cache.folder).parent, encoder=self.encoder, max_audio_s=self.max_audio_s)
 
 
 def training_examples(job: TrainJob, system: System, clips: frozenset[str]) -> list[Example]:
@@ -113,7 +118,7 @@ def train_start(job: TrainJob, unit: str) -> None:
         if job.train.align.steps:
             heard = [clip for clip in clips if clip.id in frames.clips]
             # Single utterances hold all the words of the longer clips, and a step costs a quarter.
-            align(folder, [clip for clip in heard if len(clip.segments) == 1] or heard, frames.cache, job.train)
+            align(folder, [clip for clip in heard if len(clip.segments) == 1] or heard, frames.near(), job.train)
 
     build_artefact(job.out / START, fingerprint, build, redo=START in job.redo)
 
@@ -136,7 +141,7 @@ def train_one(job: TrainJob, name: str) -> None:
     def build(folder: Path) -> None:
         train(
             examples,
-            frames.cache,
+            frames.near(),
             job.train,
             folder,
             model=job.model,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from undertone.errors import DataError
 from undertone.lexicon import GENDER_WORDS
+from undertone.metadata import MetadataConfig, render
 from undertone.model import prompts
 from undertone.model.config import SpeechLLMConfig
-from undertone.model.metadata import MetadataConfig, render
 from undertone.records import EMOTIONS, Clip, Example, Label, QAPair, Segment
 from undertone.train.config import TrainConfig
 from undertone.train.trainer import Progress, train

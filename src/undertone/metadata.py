@@ -42,7 +42,9 @@ class MetadataConfig(BaseModel):
         return self
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
+    """A stretch of a clip, in ms from its start, and the label that is written for it."""
+
     start_ms: int
     end_ms: int
     label: str
@@ -66,6 +68,21 @@ def render(segments: Sequence[Segment], *, start_ms: int, end_ms: int, config: M
     Raises:
         DataError: A label was given by a person: gold labels never enter metadata.
     """
+    lines = []
+    for attribute in config.attributes:
+        found = items(segments, attribute, start_ms=start_ms, end_ms=end_ms, config=config)
+        if found:
+            written = (config.item.format(start=i.start_ms / 1000, end=i.end_ms / 1000, label=i.label) for i in found)
+            lines.append(f"{attribute.capitalize()}: {' '.join(written)}")
+    return "\n".join(lines) or None
+
+
+def items(segments: Sequence[Segment], attribute: str, *, start_ms: int, end_ms: int, config: MetadataConfig) -> list[Item]:
+    """What `render` writes of one attribute, item by item.
+
+    Raises:
+        DataError: A label was given by a person: gold labels never enter metadata.
+    """
     for segment in segments:
         for label in segment.labels:
             if label.labeller == HUMAN:
@@ -73,19 +90,13 @@ def render(segments: Sequence[Segment], *, start_ms: int, end_ms: int, config: M
                     f"segment {segment.id} carries the human label {label.attribute}={label.category or label.number}; metadata is "
                     f"made of predicted labels only: pass the segments of label/, not those of references/"
                 )
-    lines = []
-    for attribute in config.attributes:
-        labels = [label for segment in segments for label in segment.of(attribute)]
-        items = list(_items(labels, start_ms, end_ms, config))
-        if items:
-            written = (config.item.format(start=i.start_ms / 1000, end=i.end_ms / 1000, label=i.label) for i in items)
-            lines.append(f"{attribute.capitalize()}: {' '.join(written)}")
-    return "\n".join(lines) or None
+    labels = [label for segment in segments for label in segment.of(attribute)]
+    return list(_items(labels, start_ms, end_ms, config))
 
 
-def _items(labels: Sequence[Label], start_ms: int, end_ms: int, config: MetadataConfig) -> Iterator[_Item]:
+def _items(labels: Sequence[Label], start_ms: int, end_ms: int, config: MetadataConfig) -> Iterator[Item]:
     """The labels inside the span, in time order whatever order they came in, clipped to it and merged."""
-    held: _Item | None = None
+    held: Item | None = None
     for label in sorted(labels, key=lambda one: (one.start_ms, one.end_ms, one.labeller, _text(one))):
         text = _text(label)
         start, end = max(label.start_ms, start_ms) - start_ms, min(label.end_ms, end_ms) - start_ms
@@ -100,7 +111,7 @@ def _items(labels: Sequence[Label], start_ms: int, end_ms: int, config: Metadata
         else:
             if held:
                 yield held
-            held = _Item(start, end, text)
+            held = Item(start, end, text)
     if held:
         yield held
 
