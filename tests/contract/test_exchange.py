@@ -25,7 +25,6 @@ from undertone import audio, tables
 from undertone.corpora.plan import Plan, SplitRule
 from undertone.errors import AudioError, ConfigError, DataError, DiskFull
 from undertone.exchange import (
-    FORMATS,
     AudiofolderCorpus,
     ExchangeCorpus,
     HfDatasetCorpus,
@@ -54,7 +53,7 @@ CORPORA: dict[str, type[ExchangeCorpus]] = {
     "rttm": RttmCorpus,
     "label-studio": LabelStudioCorpus,
 }
-WHOLE = [name for name in FORMATS if name not in ("rttm", "label-studio")]
+WHOLE = [name for name in CORPORA if name not in ("rttm", "label-studio")]
 """Formats that hold everything."""
 
 
@@ -271,7 +270,7 @@ def test_only_people_are_believed_unless_told(run: Path, tmp_path: Path, format_
     assert corpus.plan_all().note == f"labels left out, because labellers does not name their labeller: 10 of {MODEL}"
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", list(CORPORA))
 def test_whole_recordings_are_the_same_recordings(run: Path, tmp_path: Path, format_: Any) -> None:
     report = export(run / "corpus", tmp_path / "out", format=format_)
     assert (report.items, report.written, report.seconds) == (3, 3, 23.0)
@@ -296,7 +295,7 @@ def test_audio_may_stay_where_it_is(run: Path, tmp_path: Path, format_: Any) -> 
     assert timed == {(word.text, word.start_ms) for clip in clips_of(run) for one in clip.segments for word in one.words}
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", list(CORPORA))
 def test_equal_tables_give_equal_bytes_and_segments_need_recordings(run: Path, tmp_path: Path, format_: Any) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -822,7 +821,7 @@ def test_one_recording_is_on_one_side(tmp_path: Path) -> None:
 # ---- writing -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", list(CORPORA))
 def test_a_folder_is_written_whole_or_not_at_all(run: Path, tmp_path: Path, format_: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     report = export(run / "clips", tmp_path / "out", format=format_)
     assert json.loads((tmp_path / "out" / ".undertone-export.json").read_text()) == json.loads(report.model_dump_json())

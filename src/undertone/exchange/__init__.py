@@ -1,6 +1,7 @@
-"""Other tools' formats, out and in: Hugging Face datasets, audiofolder, NeMo, lhotse, WebDataset, RTTM, Label Studio.
+"""Other tools' formats, out and in: Hugging Face datasets, audiofolder, NeMo, lhotse, WebDataset, RTTM, Label Studio; out: trainers'.
 
-`export` writes a table of clips, recordings or segments in one of them; the `...Corpus` settings read one as a corpus. No format needs
+`export` writes a table of clips, recordings or segments in one of them; the `...Corpus` settings read one as a corpus, `trainers.dialogues`
+reads the questions that were written for another trainer. No format needs
 the other tool to be installed. docs/exchange.md says what each holds.
 """
 

@@ -30,11 +30,24 @@ from undertone.exchange.label_studio import LabelStudioWriter
 from undertone.exchange.lhotse_cuts import LhotseWriter
 from undertone.exchange.nemo_manifest import NemoWriter
 from undertone.exchange.rttm import RttmWriter
+from undertone.exchange.trainers import LAYOUTS, DialogueWriter, Prompt, asked, layout_of
 from undertone.exchange.webdataset_tar import WebDatasetWriter
 from undertone.paths import Location, Remote, files_below, is_claim, put_folder
 from undertone.records import Segment
 
-Format = Literal["hf-dataset", "audiofolder", "nemo-manifest", "lhotse", "webdataset", "rttm", "label-studio"]
+Format = Literal[
+    "hf-dataset",
+    "audiofolder",
+    "nemo-manifest",
+    "lhotse",
+    "webdataset",
+    "rttm",
+    "label-studio",
+    "messages",
+    "sharegpt",
+    "nemo-salm",
+    "desta",
+]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MARKER = ".undertone-export.json"
 
@@ -76,6 +89,7 @@ def export(
     *,
     format: Format,
     pairs: Sequence[Location] = (),
+    prompt: Prompt | None = None,
     recordings: Location | None = None,
     audio: Literal["cut", "reference"] = "cut",
     url_prefix: str = "",
@@ -88,13 +102,14 @@ def export(
         to: The folder to make.
         format: Which format; `FORMATS` lists them.
         pairs: Tables of question-answer pairs about the clips, such as RUN/generate/cpqa.
+        prompt: Writes the question of a pair for a trainer, as `trainers.with_labels` does; None for the question alone.
         recordings: For a table of segments, the table of their recordings; `corpus/` beside it if not given.
         audio: "cut" writes each item's sound to its own file, "reference" leaves it where it is (formats with offsets only).
         url_prefix: What stands before the path of an audio file in Label Studio tasks, such as "/data/local-files/?d=mine/".
         overwrite: Replace the folder if it is an earlier export.
 
     Raises:
-        ConfigError: An unknown format, or one that cannot reference audio.
+        ConfigError: An unknown format, one that cannot reference audio, a trainer's without pairs, or a prompt for another.
         DataError: `to` is in the way, a table is missing or of the wrong kind, or nothing could be written.
         DiskFull: No space is left; nothing is left behind.
     """
@@ -104,10 +119,17 @@ def export(
         raise ConfigError(
             f"{format} holds its audio and cannot reference it; use audio='cut', or one of {', '.join(sorted(_REFERENCING))}"
         )
+    trained = format in LAYOUTS
+    if trained and not pairs:
+        raise ConfigError(f"{format} holds questions about clips, and none were named; name their table: --pairs RUN/generate/cpqa")
+    if prompt is not None and not trained:
+        raise ConfigError(f"{format} holds questions as they are; a prompt is for {', '.join(LAYOUTS)}")
     tally = Tally()
     found = items(table, recordings=recordings, pairs=pairs, tally=tally)
+    if trained:
+        found = asked(found, layout_of(format), prompt=prompt, tally=tally)
     with _folder(to, overwrite=overwrite) as draft:
-        writer = _writer(format, draft, to, url_prefix, tally)
+        writer = _writer(format, draft, to, url_prefix, tally, prompt)
         problems = _write(found, writer, draft, tally, embedded=audio == "cut")
         made = ExportReport(
             format=format,
@@ -122,12 +144,15 @@ def export(
             problems=tuple(problems),
         )
         if not made.written:
-            raise DataError(f"nothing of {table} could be exported: {'; '.join(problems) or 'the table is empty'}")
+            left_out = ", ".join(f"{name} {count}" for name, count in sorted(tally.skipped.items()))
+            if about_others := tally.lost["pairs_about_no_exported_clip"]:
+                left_out += f"; {about_others} pairs are about clips of another table, such as RUN/references/utterances (asr, pqa)"
+            raise DataError(f"nothing of {table} could be exported: {'; '.join(problems) or left_out or 'the table is empty'}")
         (draft / MARKER).write_text(made.model_dump_json(indent=1), encoding="utf-8")
     return made
 
 
-def _writer(name: Format, draft: Path, to: Location, url_prefix: str, tally: Tally) -> Writer:
+def _writer(name: Format, draft: Path, to: Location, url_prefix: str, tally: Tally, prompt: Prompt | None) -> Writer:
     match name:
         case "hf-dataset":
             return HfWriter(draft)
@@ -143,6 +168,8 @@ def _writer(name: Format, draft: Path, to: Location, url_prefix: str, tally: Tal
             return RttmWriter(draft, tally)
         case "label-studio":
             return LabelStudioWriter(draft, url_prefix, tally)
+        case "messages" | "sharegpt" | "nemo-salm" | "desta":
+            return DialogueWriter(draft, tally, layout=layout_of(name), prompt=prompt)
 
 
 def _write(found: Iterator[Item], writer: Writer, draft: Path, tally: Tally, *, embedded: bool) -> list[str]:
