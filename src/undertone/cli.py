@@ -269,6 +269,36 @@ def evaluate(
 
 
 @app.command()
+def sweep(
+    run: RunFolder,
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", help="Sweep this system, such as S30; those that show labels if not given. Repeatable."),
+    ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Also train a system for each kind of labels; a training each, as long as the study's.")
+    ] = False,
+    seed: Seed = None,
+    workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    until: Until = None,
+    set_: Settings = None,
+    redo: Redo = None,
+) -> None:
+    """How good must labels be before it helps to show them? Ask an evaluated run's systems with better and worse ones -> sweep/.
+
+    Labels of people, the same with errors, the labeller's, the same with errors or gaps, those of another recording, and none. Other
+    rates: --set evaluate.sweep.noise='[0.1, 0.3]'; what was asked before is not asked again.
+    """
+    from undertone import recipe
+
+    where = _where(executor, ray_address, None)
+    with _running(_study_of_run(run, set_, seed), run, workers=workers, execution=where, until=until, redo=redo) as made:
+        recipe.sweep(made, tuple(system or ()), anew=anew)
+
+
+@app.command()
 def report(run: RunFolder, set_: Settings = None, redo: Redo = None) -> None:
     """Draw the report of a run: one HTML page that opens offline."""
     _one_step("report", run, None, None, 1, set_, redo)
@@ -279,9 +309,18 @@ def export(
     table: Annotated[str, typer.Argument(help="A finished table of clips, recordings or segments, such as runs/mine/condense.")],
     to: Annotated[str, typer.Option("--to", help="The folder to write, here or in a bucket.")],
     format_: Annotated[
-        str, typer.Option("--format", help="hf-dataset, audiofolder, nemo-manifest, lhotse, webdataset, rttm or label-studio.")
+        str,
+        typer.Option(
+            "--format",
+            help="hf-dataset, audiofolder, nemo-manifest, lhotse, webdataset, rttm or label-studio; for trainers messages (ms-swift, "
+            "LLaMA-Factory), sharegpt, nemo-salm or desta.",
+        ),
     ],
     pairs: Annotated[list[str] | None, typer.Option("--pairs", help="A table of questions about the clips. Repeatable.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", help="For trainers: predicted labels to write before each question, such as runs/mine/label."),
+    ] = None,
     recordings: Annotated[
         str | None, typer.Option("--recordings", help="The recordings of segments; corpus/ of the same run if not given.")
     ] = None,
@@ -297,6 +336,7 @@ def export(
     """
     from undertone.exchange import FORMATS
     from undertone.exchange import export as write
+    from undertone.exchange.trainers import with_labels_of
     from undertone.paths import location
 
     if format_ not in FORMATS:
@@ -308,6 +348,7 @@ def export(
         location(to),
         format=format_,
         pairs=tuple(map(location, pairs or ())),
+        prompt=with_labels_of(location(table), location(labels)) if labels else None,
         recordings=location(recordings) if recordings else None,
         audio=audio,  # type: ignore[arg-type]
         url_prefix=url_prefix,
@@ -334,7 +375,9 @@ def ask(
     from undertone.paths import location
     from undertone.recipe import ask as answer
 
-    typer.echo(answer(location(checkpoint), location(file), question))
+    for piece in answer(location(checkpoint), location(file), question):
+        typer.echo(piece, nl=False)
+    typer.echo()
 
 
 @app.command()

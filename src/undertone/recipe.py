@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,10 +28,12 @@ from undertone.corpora.plan import Planned, speakers_on_both_sides
 from undertone.corpora.stage import Deduplicate, ReadCorpus, plan_of
 from undertone.errors import ConfigError, DataError, DependencyError
 from undertone.evaluate import study_table
+from undertone.evaluate import sweep as sweeping
 from undertone.evaluate.judges import LLMJudge
 from undertone.evaluate.majority import SUBJECT as MAJORITY
 from undertone.evaluate.majority import majority_answers
 from undertone.evaluate.stage import JudgeStage
+from undertone.evaluate.study_table import StudyTable
 from undertone.execute import StageReport, run_stage, write_rows
 from undertone.execute.artefact import artefact_digest
 from undertone.execute.pool import Execution, Stopped, run_units
@@ -45,15 +47,18 @@ from undertone.generate.stage import GenerateStage, MergeStage
 from undertone.label.one_file import labelled
 from undertone.label.protocol import LABELLERS
 from undertone.label.selftest import one_sided
+from undertone.metadata import MetadataConfig
 from undertone.model.config import AFFECT_SMALL
 from undertone.model.encode import EncodeStage
 from undertone.model.examples import System, build_examples, slug
-from undertone.paths import Location
+from undertone.model.shown import human_segments
+from undertone.paths import Location, local_folder
 from undertone.progress import shown
 from undertone.records import Answer, Clip, Example, Loss, QAPair, Recording, Segment, Verdict, content_hash
 from undertone.stages import Stage
 from undertone.study import Study
 from undertone.tables import Fingerprint, Table
+from undertone.train.card import with_scores
 from undertone.train.job import START, Frames, TrainJob, steps_done, train_one, train_start
 
 
@@ -538,26 +543,19 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
     """
     need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="training")
     names = _trained(run, only)
-    run.stage(EncodeStage(encoder=run.study.model.encoder, max_audio_s=run.study.model.max_audio_s), CLIP_TABLES, FEATURES)
+    run.stage(
+        EncodeStage(
+            encoder=run.study.model.encoder, max_audio_s=run.study.model.max_audio_s, inputs=run.study.model.encoder_inside
+        ),
+        CLIP_TABLES,
+        FEATURES,
+    )
     if run.execution.shards is not None:
         raise Stopped(
             "features are there; training is not shared by parts: run the same command without --shards (--system NAME for one job per system)"
         )
-    starts = run.study.model.decoder.name is None and run.study.train.reading.clips > 0
-    job = TrainJob(
-        pairs=tuple(run.path(name) for name in pair_tables(run.study)),
-        clips=tuple(run.path(name) for name in CLIP_TABLES),
-        label=run.path("label"),
-        features=run.path(FEATURES),
-        out=run.path("train"),
-        start=run.path(f"train/{START}") if starts else None,
-        systems=run.study.systems,
-        model=run.study.model,
-        train=run.study.train.model_copy(update={"seed": run.study.seed}),
-        seed=run.study.seed,
-        redo=tuple(name for name in (START, *names) if run.again(f"train/{slug(name)}")),
-    )
-    if starts:
+    job = _train_job(run, names)
+    if job.start is not None:
         run.say("train/start: a new decoder learns to read, the adapter to hear words; all systems start from it")
         total = run.study.train.reading.steps
         run_units(
@@ -572,6 +570,25 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
         workers=run.workers or os.cpu_count() or 1,
         told=lambda name: run.say(f"train/{slug(name)}: done"),
         tick=tick,
+    )
+
+
+def _train_job(run: Run, names: Sequence[str], *, systems: tuple[System, ...] = (), out: str = "train") -> TrainJob:
+    """What trains systems (the study's, if none are given) into a folder of the run."""
+    starts = run.study.model.decoder.name is None and run.study.train.reading.clips > 0
+    return TrainJob(
+        pairs=tuple(run.path(name) for name in pair_tables(run.study)),
+        clips=tuple(run.path(name) for name in CLIP_TABLES),
+        label=run.path("label"),
+        corpus=run.path("corpus"),
+        features=run.path(FEATURES),
+        out=run.path(out),
+        start=run.path(f"train/{START}") if starts else None,
+        systems=systems or run.study.systems,
+        model=run.study.model,
+        train=run.study.train.model_copy(update={"seed": run.study.seed}),
+        seed=run.study.seed,
+        redo=tuple(name for name in (START, *names) if run.again(f"{out}/{slug(name)}")),
     )
 
 
@@ -612,36 +629,89 @@ def evaluate(run: Run) -> None:
             "the benchmark is empty: no recording of split test with human labels gave a question. Hold out speakers in the corpus' "
             "settings (hold_out: {test_speakers: [...]}) and give emotions in its manifest"
         )
-    clips, predicted = all_clips(run), predicted_segments(run)
-    features = Frames(run.path(FEATURES), max_audio_s=run.study.model.max_audio_s)
-    answered = []
-    for system in run.study.systems:
-        shown = build_examples(pairs, clips, predicted, system, phase="inference", metadata=run.study.model.metadata)
-        answered.append(_ask_system(run, system, shown, features))
+    given = _given(run, pairs, human=any(system.oracle for system in run.study.systems))
+    answered = [_ask_system(run, system, given) for system in run.study.systems]
     answered.append(_ask_majority(run, pairs))
     run.stage(_judge(run), answered, "evaluate/verdicts", sides={"pairs": "evaluate/benchmark"})
     verdicts = run.table("evaluate/verdicts", Verdict).rows()
     subjects = [*(one.name for one in run.study.systems), MAJORITY]
     table = study_table.build(verdicts, pairs, subjects=subjects, resamples=run.study.evaluate.resamples, seed=run.study.seed)
     tables.write_bytes(run.path("evaluate/study.json"), table.to_json().encode())
+    _write_cards(run, table)
     run.say(table.plain_text(width=100))
 
 
-def _ask_system(run: Run, system: System, shown: Sequence[Example], features: Frames) -> str:
-    """Write a system's examples and let its checkpoint answer them; the name of the answers' table."""
+@dataclass(frozen=True)
+class Given:
+    """What systems are asked, and what may be shown to them: predicted labels, and to an oracle human ones, by recording."""
+
+    pairs: Sequence[QAPair]
+    clips: Mapping[str, Clip]
+    predicted: Mapping[str, Sequence[Segment]]
+    human: Mapping[str, Sequence[Segment]] | None
+    features: Frames
+
+
+def _given(run: Run, pairs: Sequence[QAPair], *, human: bool) -> Given:
+    return Given(
+        pairs=pairs,
+        clips=all_clips(run),
+        predicted=predicted_segments(run),
+        human=human_segments(run.table("corpus", Recording).rows()) if human else None,
+        features=Frames(run.path(FEATURES), max_audio_s=run.study.model.max_audio_s),
+    )
+
+
+def _checkpoint(run: Run, system: System, trained: str = "train") -> tuple[Location, str]:
+    """The folder of the checkpoint that answers for a system, and its digest; DataError with the command that makes it."""
+    checkpoint = run.path(f"{trained}/{slug(system.checkpoint)}")
+    made_by = f"undertone train {run.out} --system {shlex.quote(system.checkpoint)}"
+    return checkpoint, artefact_digest(checkpoint, made_by=made_by)
+
+
+def _trained_format(checkpoint: Location) -> MetadataConfig:
+    """How metadata was written when a checkpoint was trained, whatever the study says now."""
+    from undertone.model.checkpoint import read_checkpoint  # torch
+
+    return read_checkpoint(local_folder(checkpoint)).model.metadata
+
+
+def _write_cards(run: Run, table: StudyTable) -> None:
+    """The trained systems' model cards with their scores: beside the evaluation, because a checkpoint's digest covers its own card."""
+    for system in run.study.systems:
+        card = run.path(f"train/{slug(system.name)}") / "README.md"
+        row = table.row(system.name)
+        if row is not None and system.weights_of is None and card.is_file():
+            cells = {"all": row.overall, **row.kinds}
+            scores = {name: f"{cell.score.mean:.1f}" for name, cell in cells.items() if cell.score.mean is not None}
+            text = with_scores(card.read_text(encoding="utf-8"), scores)
+            tables.write_bytes(run.path(f"evaluate/cards/{slug(system.name)}.md"), text.encode())
+
+
+def _ask_system(run: Run, system: System, given: Given, *, trained: str = "train", into: str = "evaluate") -> str:
+    """Write a system's examples and let its checkpoint (a folder in `trained`) answer them; the name of the answers' table."""
     from undertone.evaluate.answer import AnswerStage  # torch
 
-    checkpoint = run.path(f"train/{slug(system.checkpoint)}")
-    digest = artefact_digest(checkpoint, made_by=f"undertone train {run.out} --system {shlex.quote(system.checkpoint)}")
-    examples, answers = f"evaluate/examples/{slug(system.name)}", f"evaluate/answers/{slug(system.name)}"
+    checkpoint, digest = _checkpoint(run, system, trained)
+    shown = build_examples(
+        given.pairs,
+        given.clips,
+        given.predicted,
+        system,
+        phase="inference",
+        metadata=_trained_format(checkpoint),
+        human=given.human,
+        seed=run.study.seed,
+    )
+    examples, answers = f"{into}/examples/{slug(system.name)}", f"{into}/answers/{slug(system.name)}"
     inputs = {"rows": content_hash(*(text for one in shown for text in (one.id, one.prompt, one.target)))}
     made = run.fingerprint("examples", {"system": system.model_dump(mode="json")}, inputs)
     write_rows(run.path(examples), shown, record=Example, fingerprint=made, parts=4, smallest=64, redo=run.again(examples))
     stage = AnswerStage(
         checkpoint=checkpoint,
         checkpoint_digest=digest,
-        features=features.cache.folder.parent,
-        encoder=features.encoder,
+        features=given.features.cache.folder.parent,
+        encoder=given.features.encoder,
         max_audio_s=run.study.model.max_audio_s,
         max_new_tokens=run.study.evaluate.max_new_tokens,
     )
@@ -656,6 +726,84 @@ def _ask_majority(run: Run, pairs: Sequence[QAPair]) -> str:
     made = run.fingerprint("majority", {}, inputs)
     run.told(write_rows(run.path(name), rows, record=Answer, fingerprint=made, redo=run.again(name)), name)
     return name
+
+
+SWEEP = "sweep"
+
+
+def sweep(run: Run, only: Sequence[str] = (), *, anew: bool = False) -> Location:
+    """Ask trained systems the benchmark's questions with better and worse labels than the labeller's: how good must they be?
+
+    Args:
+        run: A run that has been evaluated.
+        only: Names of systems; those of `evaluate.sweep.systems` if empty.
+        anew: Train a system for each kind of labels too.
+
+    Returns:
+        The page with the plot; the table lies beside it.
+    """
+    need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="answering with trained systems")
+    from undertone.report.sweep import write_page  # matplotlib
+
+    plan = run.study.evaluate.sweep
+    plan = plan.model_copy(update={"systems": tuple(only)}) if only else plan
+    arms = plan.arms(run.study.systems, anew=anew)
+    systems = sweeping.unique(arms)
+    given = _given(run, list(run.table("evaluate/benchmark", QAPair).rows()), human=True)
+    # Before anything is trained or asked: a checkpoint that is not there, or labels that cannot be measured, are told now.
+    qualities = {
+        system.name: sweeping.quality_of(
+            system,
+            given.pairs,
+            given.clips,
+            given.predicted,
+            given.human or {},
+            config=_trained_format(_checkpoint(run, system)[0]) if system.weights_of else run.study.model.metadata,
+            attribute=plan.attribute,
+            seed=run.study.seed,
+        )
+        for system in systems
+    }
+    _train_sweep(run, tuple(one for one in systems if one.weights_of is None))
+    answered = [
+        _ask_system(run, system, given, trained="train" if system.weights_of else f"{SWEEP}/train", into=SWEEP)
+        for system in systems
+    ]
+    judged = [one.replace("/answers/", "/verdicts/") for one in answered]
+    for answers, verdicts in zip(answered, judged, strict=True):
+        run.stage(_judge(run), [answers], verdicts, sides={"pairs": "evaluate/benchmark"})
+    table = sweeping.build(
+        arms,
+        itertools.chain.from_iterable(run.table(one, Verdict).rows() for one in judged),
+        given.pairs,
+        qualities,
+        attribute=plan.attribute,
+        resamples=run.study.evaluate.resamples,
+        seed=run.study.seed,
+    )
+    tables.write_bytes(run.path(f"{SWEEP}/sweep.json"), table.to_json().encode())
+    run.say(table.plain_text())
+    page = write_page(table, run.path(SWEEP), name=run.study.name)
+    run.say(f"sweep: {page}")
+    return page
+
+
+def _train_sweep(run: Run, systems: tuple[System, ...]) -> None:
+    """Train systems that are no arms of the study, from where its own started."""
+    if not systems:
+        return
+    out = f"{SWEEP}/train"
+    names = [one.name for one in systems]
+    job = _train_job(run, names, systems=systems, out=out)
+    run.say(f"{out}: {', '.join(names)}, {run.study.train.steps} steps each")
+    run_units(
+        train_one,
+        job,
+        names,
+        workers=run.workers or os.cpu_count() or 1,
+        told=lambda name: run.say(f"{out}/{slug(name)}: done"),
+        tick=_ticker(run, out, job.out, names, run.study.train.steps * len(names)),
+    )
 
 
 def report(run: Run) -> Location:
@@ -675,10 +823,10 @@ def everything(run: Run) -> None:
         step(run)
 
 
-def ask(checkpoint: Location, file: Location, question: str) -> str:
-    """Answer one question about one audio file; the file is labelled first where the checkpoint's prompts hold predicted labels."""
+def ask(checkpoint: Location, file: Location, question: str) -> Iterator[str]:
+    """Answer one question about one audio file, piece by piece; it is labelled first where the checkpoint's prompts hold predicted labels."""
     need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="asking a checkpoint")
-    from undertone.model.ask import ask as answer  # torch
+    from undertone.model.ask import ask_in_pieces as answer  # torch
     from undertone.model.ask import shows_metadata
 
     predicted: tuple[Segment, ...] = ()
@@ -686,7 +834,7 @@ def ask(checkpoint: Location, file: Location, question: str) -> str:
         out = checkpoint.resolve().parent.parent  # RUN/train/SYSTEM; a checkpoint that was copied away is asked with the defaults
         study = recorded_study(out) if (out / RUN_FILE).is_file() else None
         predicted = labelled(file, label=study.label, decide=study.decide) if study else labelled(file)
-    return answer(checkpoint, audio.load(file, rate_hz=16_000), question, predicted)
+    yield from answer(checkpoint, audio.load(file, rate_hz=16_000), question, predicted)
 
 
 def need(*packages: str, extra: str, what: str) -> None:

@@ -24,6 +24,7 @@ from undertone.condense.quality import Quality
 from undertone.corpora.stage import Corpus
 from undertone.errors import ConfigError
 from undertone.evaluate.stage import JudgeStage
+from undertone.evaluate.sweep import Sweep
 from undertone.generate.checks import CheckStage, RepeatStage
 from undertone.generate.stage import GenerateStage
 from undertone.generate.strategies import STRATEGIES
@@ -124,7 +125,7 @@ class Evaluate(Section):
     """The benchmark's questions, the judge, and the statistics of the study table.
 
     `direct` asks about single utterances (like IEMOCAP's questions in the paper), `context` about clips with a context. Of the many utterances
-    a share is drawn, so that contextual questions keep their weight in the overall score.
+    a share is drawn, so that contextual questions keep their weight in the overall score. `sweep` says what `undertone sweep` asks.
     """
 
     direct: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("DE", "DG"), share=0.3)
@@ -132,6 +133,7 @@ class Evaluate(Section):
     judge: JudgeStage = JudgeStage()
     resamples: int = Field(default=2000, ge=100)
     max_new_tokens: int = Field(default=40, ge=1)
+    sweep: Sweep = Sweep()
 
     @field_validator("direct", "context", mode="before")
     @classmethod

@@ -308,7 +308,17 @@ def ended(pids: list[int], *, within_s: float = 20) -> bool:
     return not alive(pids)
 
 
-def test_ctrl_c_ends_the_run_and_its_workers_and_leaves_a_cluster_that_was_there(tmp_path: Path, execution: Execution) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as a terminal has it: a shell that starts tests in the background turns it off for them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_run_and_its_workers_and_leaves_a_cluster_that_was_there(
+    tmp_path: Path, execution: Execution, interruptible: None
+) -> None:
     made, units = job(tmp_path, Cut(pause_s=0.2))
     made.out.mkdir()
 

@@ -38,7 +38,7 @@ from undertone.corpora.native import (
 from undertone.corpora.plan import Planned
 from undertone.corpora.stage import ReadCorpus
 from undertone.errors import ConfigError, DataError, ResumeMismatch
-from undertone.exchange import FORMATS, PackedSpec, export
+from undertone.exchange import PackedSpec, export
 from undertone.execute import StageReport, run_stage, write_rows
 from undertone.model.ask import shows_metadata
 from undertone.paths import Claim, Location, Remote, StoreError, location
@@ -589,7 +589,7 @@ def bucket_run(proxy: FaultyProxy, small_run: Path) -> Remote:  # noqa: F811
     return to
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", list(exchange.CORPORA))
 def test_exports_go_to_a_bucket_and_come_back(
     proxy: FaultyProxy,
     folder: Remote,
@@ -690,7 +690,7 @@ def test_a_whole_study_in_a_bucket_is_the_study_on_a_disk(proxy: FaultyProxy, fo
     assert shows_metadata(folder / "train" / "S32")
     for system in ("S30", "S32"):
         asked = [
-            recipe.ask(checkpoint / "train" / system, file, "How does the speaker feel?")  # type: ignore[arg-type]
+            "".join(recipe.ask(checkpoint / "train" / system, file, "How does the speaker feel?"))
             for checkpoint, file in ((tmp_path / "run", local), (folder, there))
         ]
         assert asked[0] == asked[1]

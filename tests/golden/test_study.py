@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.conftest import ROOT
 from undertone import recipe, tables
 from undertone.errors import ConfigError, DataError, ModelError, ResumeMismatch
 from undertone.evaluate.study_table import StudyTable
+from undertone.evaluate.sweep import SweepTable
 from undertone.execute import write_rows
 from undertone.records import HUMAN, Answer, Clip, Example, QAPair, Recording, Segment, Verdict
 from undertone.study import Study, load_study
@@ -114,6 +116,59 @@ def test_the_study_table_has_all_systems_and_controls(whole: Path) -> None:
         for kind in table.kinds:
             cell = row.kinds[kind]
             assert cell.pairs == cell.score.n + sum(cell.unscored.values())
+
+
+def test_a_sweep_of_the_run_asks_with_better_and_worse_labels_and_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    few = [f"evaluate.sweep.{key}" for key in ("systems=[S32]", "noise=[0.5]", "oracle_noise=[]", "partial=[]", "shuffled=false")]
+    run(out, study(*few), steps="sweep")
+    table = SweepTable.from_json((out / "sweep" / "sweep.json").read_text())
+    assert [one.subject for one in table.points] == ["S30 none", "S32 none", "S32 oracle", "S32 predicted", "S32 noise 0.5"]
+    oracle = next(one.labels for one in table.points if one.human)
+    assert oracle is not None
+    assert oracle.accuracy == 1.0
+    prompts = {
+        name: [one.prompt for one in tables.open_table(out / folder, Example).rows()]
+        for name, folder in (("study", "evaluate/examples/S32"), ("sweep", "sweep/examples/S32-predicted"))
+    }
+    assert prompts["study"] == prompts["sweep"]
+    assert "S32 oracle" in (out / "sweep" / "index.html").read_text()
+    again = run(out, study(*few), steps="sweep")
+    assert all("already done" in line for line in again if line.startswith("sweep/") and " in = " in line)
+    assert SweepTable.from_json((out / "sweep" / "sweep.json").read_text()) == table
+    assert digests(out) == digests(whole)
+
+
+def test_a_sweep_that_cannot_be_measured_or_asked_says_so_before_it_trains(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    with recipe.running(study("evaluate.sweep.attribute=gender"), out, workers=1, command=["undertone"]) as one:
+        one.say = lambda line: None
+        with pytest.raises(ConfigError, match=r"evaluate\.sweep\.attribute: 'gender' is not in model\.metadata\.attributes"):
+            recipe.sweep(one, anew=True)
+    (out / "train" / "S32" / "_done.json").unlink()
+    with recipe.running(study(), out, workers=1, command=["undertone"]) as one:
+        one.say = lambda line: None
+        with pytest.raises(DataError, match=r"S32 is not there or not finished; make it with: undertone train .* --system S32"):
+            recipe.sweep(one, anew=True)
+    assert not (out / "sweep").exists()
+
+
+def test_a_sweep_trained_anew_shows_its_labels_in_training_too(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    few = [f"evaluate.sweep.{key}" for key in ("systems=[S32]", "noise=[]", "oracle_noise=[]", "partial=[]", "shuffled=false")]
+    made = study(*few)
+    with recipe.running(made, out, workers=1, command=["undertone"]) as one:
+        one.say = lambda line: None
+        recipe.sweep(one, anew=True)
+    trained = {row.pair_id: row for row in tables.open_table(out / "sweep/train/examples/S32-anew-oracle", Example).rows()}
+    usual = {row.pair_id: row for row in tables.open_table(out / "train/examples/S32", Example).rows()}
+    assert trained.keys() == usual.keys()
+    assert any(trained[key].metadata != usual[key].metadata for key in trained)
+    table = SweepTable.from_json((out / "sweep" / "sweep.json").read_text())
+    assert {one.subject for one in table.points if one.curve == "S32 anew"} == {"S30 none", "S32 anew oracle", "S32 anew predicted"}
 
 
 def test_the_same_study_elsewhere_with_other_workers_gives_the_same_tables(whole: Path, tmp_path: Path) -> None:
@@ -233,9 +288,9 @@ def test_a_corpus_without_test_split_says_so_at_evaluation(whole: Path, tmp_path
 def test_a_trained_system_answers_about_a_file(whole: Path) -> None:
     file = Path(next(iter(tables.open_table(whole / "corpus", Recording).rows())).uri)
     for system in ("S30", "S32", "metadata-only"):
-        assert isinstance(recipe.ask(whole / "train" / system, file, "How does the speaker feel?"), str)
+        assert all(isinstance(one, str) for one in recipe.ask(whole / "train" / system, file, "How does the speaker feel?"))
     with pytest.raises(ModelError, match="reads transcripts and cannot hear a file; choose a system that hears speech"):
-        recipe.ask(whole / "train" / "words-only", file, "How does the speaker feel?")
+        list(recipe.ask(whole / "train" / "words-only", file, "How does the speaker feel?"))
 
 
 @pytest.mark.slow

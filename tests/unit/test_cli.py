@@ -20,6 +20,7 @@ COMMANDS = (
     "condense",
     "generate",
     "strategies",
+    "sweep",
     "train",
     "evaluate",
     "report",

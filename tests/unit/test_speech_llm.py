@@ -146,9 +146,12 @@ def test_padding_frames_do_not_reach_the_embeddings(model: SpeechLLM) -> None:
 
 def test_save_and_load_round_trip(model: SpeechLLM, tmp_path: Path) -> None:
     model.save(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    }
     loaded = SpeechLLM.load(tmp_path)
-    assert loaded.config == model.config
+    assert loaded.parts == model.parts
+    assert loaded.config.checkpoint == model.config.checkpoint
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
     prompts, heard = [build(QUESTIONS[0])], [frames(8)]
@@ -181,8 +184,11 @@ def test_what_is_no_checkpoint_is_said_so(model: SpeechLLM, tmp_path: Path) -> N
     (tmp_path / CONFIG_FILE).write_text(json.dumps({**held, "surprise": 1}))
     with pytest.raises(ModelError, match="surprise"):
         SpeechLLM.load(tmp_path)
-    (tmp_path / CONFIG_FILE).write_text(json.dumps({**held, "surprise": 1, "format": 2}))
-    with pytest.raises(ModelError, match="has checkpoint format 2, expected 1: a newer undertone may have written it"):
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({**held, "surprise": 1, "format": 3}))
+    with pytest.raises(ModelError, match="has checkpoint format 3, expected 1 or 2: a newer undertone may have written it"):
+        SpeechLLM.load(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ModelError, match=r"holds a model of type 'llama', expected 'undertone'.*as model\.decoder\.name"):
         SpeechLLM.load(tmp_path)
     (tmp_path / CONFIG_FILE).write_text("{")
     with pytest.raises(ModelError, match="is not a checkpoint's configuration"):

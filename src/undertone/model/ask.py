@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from undertone.audio import Wave
 from undertone.errors import ModelError
 from undertone.metadata import render
 from undertone.model import prompts
-from undertone.model.encoders import RATE_HZ, load_encoder
-from undertone.model.features import encode
-from undertone.model.speech_llm import Checkpoint, SpeechLLM, read_checkpoint
+from undertone.model.checkpoint import Checkpoint, read_checkpoint
+from undertone.model.encoders import RATE_HZ, load_encoder, load_inputs
+from undertone.model.features import StoredFrames, encode
+from undertone.model.speech_llm import SpeechLLM
 from undertone.paths import Location, local_folder
 from undertone.records import Segment
 
@@ -38,6 +39,20 @@ def ask(checkpoint: Location, wave: Wave, question: str, predicted: Sequence[Seg
     Raises:
         ModelError: It is not a checkpoint, it reads transcripts, or it was trained on frames of another encoder.
     """
+    prompt, frames = _shown(checkpoint, wave, question, predicted)
+    return SpeechLLM.load(local_folder(checkpoint)).answer([prompt], [frames], max_new_tokens=max_new_tokens)[0].text
+
+
+def ask_in_pieces(
+    checkpoint: Location, wave: Wave, question: str, predicted: Sequence[Segment] = (), *, max_new_tokens: int = 40
+) -> Iterator[str]:
+    """The answer of `ask` piece by piece, as it is written; arguments and errors as there, raised with the first piece."""
+    prompt, frames = _shown(checkpoint, wave, question, predicted)
+    yield from SpeechLLM.load(local_folder(checkpoint)).stream(prompt, frames, max_new_tokens=max_new_tokens)
+
+
+def _shown(checkpoint: Location, wave: Wave, question: str, predicted: Sequence[Segment]) -> tuple[str, StoredFrames | None]:
+    """The prompt, and what of the speech is heard."""
     card = _card(checkpoint)
     if card.system is not None and card.system.hears == "words":
         raise ModelError(f"{checkpoint} reads transcripts and cannot hear a file; choose a system that hears speech, such as S30")
@@ -50,7 +65,7 @@ def ask(checkpoint: Location, wave: Wave, question: str, predicted: Sequence[Seg
     hears = card.system is None or card.system.hears == "speech"
     frames = None
     if hears:
-        encoder = load_encoder(card.model.encoder)
+        encoder = load_inputs(card.model.encoder) if card.model.encoder_inside else load_encoder(card.model.encoder)
         if card.encoder_fingerprint not in (None, encoder.fingerprint):
             raise ModelError(
                 f"{checkpoint} was trained on frames of encoder {card.encoder_fingerprint}, but {card.model.encoder.name} here is "
@@ -58,8 +73,7 @@ def ask(checkpoint: Location, wave: Wave, question: str, predicted: Sequence[Seg
             )
         frames = encode(wave.samples, encoder, max_audio_s=card.model.max_audio_s)
     speech = prompts.AUDIO if hears else ""
-    prompt = prompts.build(question, metadata=metadata, place=card.model.metadata.place, speech=speech)
-    return SpeechLLM.load(local_folder(checkpoint)).answer([prompt], [frames], max_new_tokens=max_new_tokens)[0].text
+    return prompts.build(question, metadata=metadata, place=card.model.metadata.place, speech=speech), frames
 
 
 def _card(checkpoint: Location) -> Checkpoint:

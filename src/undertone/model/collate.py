@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ FrameArray = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Item:
-    """One tokenised example. `frames` (T, D) are None where the system does not hear."""
+    """One tokenised example. `frames` (T, D) or (T, layers, D) are None where the system does not hear."""
 
     frames: FrameArray | None
     prompt: tuple[int, ...]
@@ -31,7 +31,7 @@ class Batch:
     """Input of `SpeechLLM.forward`.
 
     Attributes:
-        frames: (B, T, D) and `frame_mask` (B, T), or None where nobody hears.
+        frames: (B, T, D) or (B, T, layers, D) and `frame_mask` (B, T), or None where nobody hears.
         input_ids: (B, L).
         attention_mask: (B, L), or (B, L, L): query, key.
         position_ids: (B, L).
@@ -46,6 +46,11 @@ class Batch:
     position_ids: Tensor
     labels: Tensor
     item_ids: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in held.items() if value is not None})
 
 
 def training_batch(groups: Sequence[Sequence[Item]], *, pad_id: int) -> Batch:
@@ -128,13 +133,13 @@ def _frames(arrays: Sequence[FrameArray | None]) -> tuple[Tensor | None, Tensor 
     longest = max((len(array) for array in heard), default=0)
     if longest == 0:
         return None, None
-    width = heard[0].shape[1]
-    return padded([np.zeros((0, width), np.float32) if array is None else array for array in arrays])
+    nothing = np.zeros((0, *heard[0].shape[1:]), np.float32)
+    return padded([nothing if array is None else array for array in arrays])
 
 
 def padded(arrays: Sequence[FrameArray]) -> tuple[Tensor, Tensor]:
-    """Frames of several clips, each (T, D), as one (B, longest T, D) and their mask (B, longest T)."""
-    frames = torch.zeros(len(arrays), max(map(len, arrays)), arrays[0].shape[1])
+    """Frames of several clips, each (T, D) or (T, layers, D), as one padded tensor (B, longest T, ...) and their mask (B, longest T)."""
+    frames = torch.zeros(len(arrays), max(map(len, arrays)), *arrays[0].shape[1:])
     mask = torch.zeros(frames.shape[:2], dtype=torch.bool)
     for index, array in enumerate(arrays):
         frames[index, : len(array)] = torch.from_numpy(array.astype(np.float32))

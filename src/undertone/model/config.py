@@ -6,9 +6,18 @@ The toy and the real model differ in names only: `EncoderConfig(name="openai/whi
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from undertone.metadata import MetadataConfig
 
@@ -17,7 +26,20 @@ Part = Literal["encoder", "adapter", "decoder"]
 
 
 class _Config(BaseModel):
+    """Frozen and strict.
+
+    Fields in `grown` came after studies had been run: where they have their default they are not written, so that the fingerprints of
+    those studies hold.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+    grown: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        made: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        return {key: value for key, value in made.items() if key not in self.grown or getattr(self, key) != fields[key].default}
 
 
 class _NameOrConfig(_Config):
@@ -38,20 +60,63 @@ class _NameOrConfig(_Config):
 class EncoderConfig(_NameOrConfig):
     """The speech encoder: "affect-small", an audio model of Hugging Face by name or folder, or a new Whisper by its configuration.
 
-    A new one has random weights from a fixed seed. It is never trained: its frames are computed once per clip.
+    A new one has random weights from a fixed seed. Where it is frozen its frames are computed once per clip.
+
+    Attributes:
+        name: One of these three, or
+        config: the configuration of a new Whisper.
+        taps: Hidden states to keep, as transformers counts them: 0 is what enters the first layer, n what leaves the n-th. None at all
+            is the encoder's output. Two or more give frames (T, layers, D), for the adapters "qformer" and "tltr".
+        pool: Frames averaged into one before they are stored. All 32 layers of Whisper large take 123 MB per 30 s clip, a twentieth
+            with 20; divide the adapter's `stack` and `train.shift_frames` by as much.
+        long_audio: What becomes of audio longer than the encoder's window (Whisper: 30 s; 30 s for all others too, which have none):
+            "truncate" leaves the choice to `max_audio_s`, and Whisper hears no more than its window; "chunk" encodes each window for
+            itself and puts the frames in a row.
     """
+
+    grown: ClassVar[frozenset[str]] = frozenset({"taps", "pool", "long_audio"})
+
+    taps: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    pool: int = Field(default=1, ge=1)
+    long_audio: Literal["truncate", "chunk"] = "truncate"
 
     @classmethod
     def affect_small(cls) -> Self:
         """The small encoder that ships with the source."""
         return cls(name=AFFECT_SMALL)
 
+    @property
+    def layers(self) -> int:
+        """Layers in a frame."""
+        return max(1, len(self.taps))
 
-class AdapterConfig(_Config):
-    """The MLP between encoder and decoder (MERaLiON-AudioLLM v1).
+    @model_validator(mode="after")
+    def _tappable(self) -> Self:
+        if len(set(self.taps)) < len(self.taps):
+            raise ValueError(f"taps names a layer twice: {list(self.taps)}")
+        if self.taps and self.name == AFFECT_SMALL:
+            raise ValueError(f"{AFFECT_SMALL} has one output and no layers to tap; leave out taps={list(self.taps)}")
+        return self
+
+
+class _Adapter(_Config):
+    """From frames to decoder embeddings."""
+
+    def embeddings(self, frames: int) -> int:
+        """How many embeddings a number of frames becomes."""
+        raise NotImplementedError
+
+    @property
+    def frames_each(self) -> int | None:
+        """Frames under one embedding, in the order of time; None where an embedding has no place in time."""
+        return None
+
+
+class AdapterConfig(_Adapter):
+    """An MLP on stacked frames (MERaLiON-AudioLLM v1).
 
     Attributes:
-        kind: "mlp" is the only one so far.
+        kind: "mlp".
         stack: Consecutive frames that become one embedding; 15 turns Whisper's 1500 frames into 100.
         hidden: Width of the first stage; None is the encoder's width. The second is four times as wide.
         dropout: After each activation.
@@ -62,12 +127,143 @@ class AdapterConfig(_Config):
     hidden: int | None = Field(default=None, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
+    def embeddings(self, frames: int) -> int:
+        """The last one may be part padding."""
+        return -(-frames // self.stack)
+
+    @property
+    def frames_each(self) -> int | None:
+        """The stack."""
+        return self.stack
+
+
+class ConvAdapterConfig(_Adapter):
+    """Strided convolutions and a bottleneck (BLSP, BLSP-Emo): 1500 frames -> 188.
+
+    Attributes:
+        kind: "conv".
+        layers: Convolutions of kernel 5 and stride 2, each with a GLU; three shorten eight times.
+        hidden: Channels between them; None is the encoder's width.
+        bottleneck: Width inside the residual Linear, GELU, Linear.
+        dropout: After the GELU; the published one has none.
+    """
+
+    kind: Literal["conv"] = "conv"
+    layers: int = Field(default=3, ge=1)
+    hidden: int | None = Field(default=None, ge=1)
+    bottleneck: int = Field(default=512, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    def embeddings(self, frames: int) -> int:
+        """Halved, rounding up, by each layer."""
+        return -(-frames >> self.layers)
+
+    @property
+    def frames_each(self) -> int | None:
+        """Two to the number of layers; an embedding also hears a little to both sides."""
+        return 1 << self.layers
+
+
+class QFormerAdapterConfig(_Adapter):
+    """Learned queries that attend to each tapped layer, mixed by softmax weights over layers (DeSTA2): 1500 frames -> 64.
+
+    Attributes:
+        kind: "qformer".
+        queries: Embeddings per window; each has its own queries for each layer.
+        window: Frames that one set of queries looks at; None is the whole clip. Give 1500 beside `long_audio: chunk` of a Whisper.
+        depth: Blocks of self-attention, cross-attention and feed-forward.
+        heads: Of attention.
+        hidden: Width of the blocks; None is the encoder's.
+        dropout: Inside the blocks.
+    """
+
+    kind: Literal["qformer"] = "qformer"
+    queries: int = Field(default=64, ge=1)
+    window: int | None = Field(default=None, ge=1)
+    depth: int = Field(default=2, ge=1)
+    heads: int = Field(default=8, ge=1)
+    hidden: int | None = Field(default=None, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    def embeddings(self, frames: int) -> int:
+        """The queries of each window that has a frame."""
+        windows = min(frames, 1) if self.window is None else -(-frames // self.window)
+        return self.queries * windows
+
+
+class TLTRAdapterConfig(_Adapter):
+    """A transformer over time inside each layer, then one over layers at each time (LTU-AS): 500 frames of 32 layers -> 25.
+
+    Attributes:
+        kind: "tltr".
+        stack: Frames averaged into one before; 1 where the encoder's `pool` does it already.
+        time_heads: Heads of the block over time.
+        layer_heads: Heads of the block over layers.
+        hidden: Width of the blocks; None is the encoder's.
+        dropout: Inside the blocks.
+    """
+
+    kind: Literal["tltr"] = "tltr"
+    stack: int = Field(default=20, ge=1)
+    time_heads: int = Field(default=1, ge=1)
+    layer_heads: int = Field(default=8, ge=1)
+    hidden: int | None = Field(default=None, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    def embeddings(self, frames: int) -> int:
+        """One per stack; the last stack may be shorter."""
+        return -(-frames // self.stack)
+
+    @property
+    def frames_each(self) -> int | None:
+        """The stack."""
+        return self.stack
+
+
+def _kind(given: Any) -> Any:
+    return given.get("kind", "mlp") if isinstance(given, dict) else getattr(given, "kind", "mlp")
+
+
+AnyAdapterConfig = Annotated[
+    Annotated[AdapterConfig, Tag("mlp")]
+    | Annotated[ConvAdapterConfig, Tag("conv")]
+    | Annotated[QFormerAdapterConfig, Tag("qformer")]
+    | Annotated[TLTRAdapterConfig, Tag("tltr")],
+    Discriminator(_kind),
+]
+
+
+class LoRAConfig(_Config):
+    """Low-rank updates beside frozen weights (PEFT).
+
+    Attributes:
+        r: Rank.
+        alpha: The update is scaled by alpha / r.
+        dropout: Before the first matrix.
+        targets: Ends of module names, such as q_proj; () is what PEFT knows for the architecture, ("all-linear",) every linear layer
+            but the head.
+    """
+
+    r: int = Field(default=8, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ()
+
 
 class DecoderConfig(_NameOrConfig):
     """The decoder-only LLM: by name or folder with its own tokeniser, or a new one by its configuration (`AutoConfig.for_model`).
 
     The vocabulary of a new one is the tokeniser's.
+
+    Attributes:
+        name: Hugging Face id or folder, or
+        config: the configuration of a new one.
+        dtype: Of its weights; None is what a named one was stored in, and float32 for a new one.
     """
+
+    grown: ClassVar[frozenset[str]] = frozenset({"dtype"})
+
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
 
 
 TOY_DECODER = DecoderConfig(
@@ -93,20 +289,45 @@ class SpeechLLMConfig(_Config):
         encoder: The speech encoder.
         adapter: Frames to embeddings.
         decoder: The LLM.
-        frozen: Parts that training leaves alone. The encoder always is; the paper's model also freezes the decoder.
+        frozen: Parts that training leaves alone. The paper's model freezes encoder and decoder. An encoder that is not frozen runs
+            inside the model, on inputs instead of frames (`encoder_inside`).
         max_audio_s: Speech beyond this is not heard: a longer clip is cut to its first seconds (as AudioBench does).
         metadata: How metadata is written where a system shows it.
+        lora: Low-rank updates of the decoder, which is then frozen.
+        encoder_lora: Low-rank updates of the encoder, which is then frozen and runs inside the model.
+        stop: Texts that end an answer, beside the end token; not part of it.
     """
 
+    grown: ClassVar[frozenset[str]] = frozenset({"lora", "encoder_lora", "stop"})
+
     encoder: EncoderConfig = EncoderConfig(name=AFFECT_SMALL)
-    adapter: AdapterConfig = AdapterConfig()
+    adapter: AnyAdapterConfig = AdapterConfig()
     decoder: DecoderConfig = TOY_DECODER
     frozen: tuple[Part, ...] = ("encoder",)
     max_audio_s: float = Field(default=30.0, gt=0)
     metadata: MetadataConfig = MetadataConfig()
+    lora: LoRAConfig | None = None
+    encoder_lora: LoRAConfig | None = None
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+    @property
+    def encoder_inside(self) -> bool:
+        """Whether the encoder is part of what is trained, so that the model is given the encoder's inputs, not its frames."""
+        return "encoder" not in self.frozen or self.encoder_lora is not None
 
     @model_validator(mode="after")
-    def _encoder_frozen(self) -> Self:
-        if "encoder" not in self.frozen:
-            raise ValueError(f"frozen must contain 'encoder': frames are computed once per clip; got {self.frozen}")
+    def _fits(self) -> Self:
+        if self.encoder_inside and self.encoder.name == AFFECT_SMALL:
+            raise ValueError(
+                f"frozen must contain 'encoder' and encoder_lora be left out: {AFFECT_SMALL} cannot be trained here; got frozen="
+                f"{list(self.frozen)}. Name another encoder, such as openai/whisper-small"
+            )
+        for key, update, part in (("lora", self.lora, "decoder"), ("encoder_lora", self.encoder_lora, "encoder")):
+            if update is not None and part not in self.frozen:
+                raise ValueError(f"{key} trains beside a frozen {part}: add {part!r} to frozen; got {list(self.frozen)}")
+        if self.encoder.layers > 1 and self.adapter.kind in ("mlp", "conv"):
+            raise ValueError(
+                f"adapter {self.adapter.kind!r} hears one layer, but encoder.taps names {self.encoder.layers}; choose 'qformer' or "
+                "'tltr', or tap one"
+            )
         return self

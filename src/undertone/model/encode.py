@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field, PrivateAttr
 
 from undertone.model.config import EncoderConfig
-from undertone.model.encoders import Encoder, load_encoder
+from undertone.model.encoders import Encoder, load_encoder, load_inputs
 from undertone.model.features import FeatureCache, clip_frames
 from undertone.records import Clip, Record
 from undertone.stages import Context, Kept, Outcome, Stage
@@ -28,7 +28,10 @@ class Encoded(Record):
 
 
 class EncodeStage(Stage[Clip, Encoded]):
-    """Encode every clip; the frames go beside the table, under `FeatureCache`'s layout."""
+    """Encode every clip; the frames go beside the table, under `FeatureCache`'s layout.
+
+    `inputs` is `SpeechLLMConfig.encoder_inside`: what the encoder reads is stored in place of frames, for a model that trains it.
+    """
 
     name: ClassVar[str] = "encode"
     version: ClassVar[str] = "1"
@@ -39,20 +42,26 @@ class EncodeStage(Stage[Clip, Encoded]):
 
     encoder: EncoderConfig = EncoderConfig.affect_small()
     max_audio_s: float = Field(default=30.0, gt=0)
+    inputs: bool = False
 
     _encoder: Encoder = PrivateAttr()
     _cache: FeatureCache = PrivateAttr()
 
     def open(self, context: Context) -> None:
-        self._encoder = load_encoder(self.encoder)
+        self._encoder = self._load()
         self._cache = FeatureCache(context.out_dir, encoder=self._encoder.fingerprint, max_audio_s=self.max_audio_s)
 
     def identity(self) -> dict[str, Any]:
         # The name of a local model says nothing of its content.
-        return {**super().identity(), "fingerprint": load_encoder(self.encoder).fingerprint}
+        # `inputs` is left to it, so that frames that were made before there was a choice stay valid.
+        rest = {key: value for key, value in super().identity().items() if key != "inputs"}
+        return {**rest, "fingerprint": self._load().fingerprint}
 
     def process(self, rows: Sequence[Clip]) -> Sequence[Outcome[Encoded]]:
         return [Kept((self._encode(row),)) for row in rows]
+
+    def _load(self) -> Encoder:
+        return load_inputs(self.encoder) if self.inputs else load_encoder(self.encoder)
 
     def _encode(self, clip: Clip) -> Encoded:
         if clip.id not in self._cache:

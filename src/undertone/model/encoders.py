@@ -1,14 +1,16 @@
-"""Frozen speech encoders: 16 kHz samples in, frames (T, D) out."""
+"""Frozen speech encoders: 16 kHz samples in, frames (T, D) out, or (T, layers, D) of tapped layers."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from undertone.errors import DependencyError, ModelError
+from undertone.errors import DependencyError
 from undertone.model.config import AFFECT_SMALL, EncoderConfig
 from undertone.records import content_hash
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from undertone.label.affect import AffectSmall
 
 RATE_HZ = 16_000
+WINDOW_S = 30.0
+"""Seconds per window where an encoder has none of its own and audio is cut into windows."""
+
+_SHORTEST_S = 0.1
 Frames = npt.NDArray[np.float32]
 
 
@@ -34,7 +40,7 @@ class Encoder(Protocol):
     def fingerprint(self) -> str: ...
 
     def frames(self, samples: npt.NDArray[np.float32]) -> Frames:
-        """Encode mono samples at 16 kHz, shape (n,), into frames (T, D)."""
+        """Encode mono samples at 16 kHz, shape (n,), into frames (T, D) or (T, layers, D): time comes first."""
         ...
 
 
@@ -45,24 +51,35 @@ def load_encoder(config: EncoderConfig) -> Encoder:
         DependencyError: affect-small's weights are not there, or a package is missing.
         ModelError: The named model does not load.
     """
-    return AffectEncoder() if config.name == AFFECT_SMALL else HuggingFaceEncoder(config)
+    return AffectEncoder(config) if config.name == AFFECT_SMALL else HuggingFaceEncoder(config)
+
+
+def load_inputs(config: EncoderConfig) -> Encoder:
+    """What the encoder reads in the place of its frames, for a model that runs it inside (`SpeechLLMConfig.encoder_inside`).
+
+    Raises:
+        DependencyError: A package is missing.
+        ModelError: The feature extractor does not load.
+    """
+    return HuggingFaceInputs(config)
 
 
 class AffectEncoder:
     """`affect-small`: 50 frames per second of affect, log-mel and pitch."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         """Find the model."""
         from undertone.label.affect import FRAME_DIM, AffectSmall  # late: needed with this encoder only
         from undertone.label.features import FRONT_END_VERSION
 
+        self._config = config
         self._model: AffectSmall = AffectSmall()
         self.dim: int = FRAME_DIM
-        self.fingerprint = content_hash(AFFECT_SMALL, self._model.card.sha256, FRONT_END_VERSION)
+        self.fingerprint = content_hash(AFFECT_SMALL, self._model.card.sha256, FRONT_END_VERSION, *_options(config))
 
     def frames(self, samples: npt.NDArray[np.float32]) -> Frames:
-        """50 frames per second."""
-        return self._model.frames(samples)
+        """50 frames per second, or fewer with `pool`."""
+        return _encoded(samples, self._model.frames, self._config, window_s=WINDOW_S)
 
 
 class HuggingFaceEncoder:
@@ -73,55 +90,101 @@ class HuggingFaceEncoder:
 
     def __init__(self, config: EncoderConfig) -> None:
         """Load or build the model."""
-        try:
-            import torch
-            import transformers
+        import_torch()
+        from undertone.model.speech_encoder import feature_extractor, read_encoder  # torch
 
-            library: Any = transformers
-        except ImportError as error:
-            raise DependencyError('this encoder needs torch and transformers: pip install "undertone[train]"') from error
-        if config.name is not None:
-            try:
-                model = library.AutoModel.from_pretrained(config.name)
-                self._features: Any = library.AutoFeatureExtractor.from_pretrained(config.name, return_attention_mask=False)
-            except (OSError, ValueError) as error:
-                raise ModelError(
-                    f"encoder {config.name!r} does not load: {error}. Expected '{AFFECT_SMALL}', a Hugging Face id or a folder with a "
-                    f"model and preprocessor_config.json; try: hf download {config.name}"
-                ) from error
-        else:
-            model, self._features = _new_whisper(config.config or {})
-        self._torch = torch
-        self._model = (model.get_encoder() if model.config.is_encoder_decoder else model).eval().requires_grad_(False)
-        self.dim: int = int(model.config.hidden_size)
-        self.fingerprint = content_hash(str(config.name), _digest(self._model))
+        self._config = config
+        self._features: Any = feature_extractor(config)
+        model, whole = read_encoder(config)
+        self.dim: int = int(whole.hidden_size)
+        self._model: Any = model.eval().requires_grad_(False)
+        self.fingerprint = content_hash(str(config.name), _digest(self._model), *_options(config))
 
     def frames(self, samples: npt.NDArray[np.float32]) -> Frames:
-        """The encoder's last hidden state."""
+        """The encoder's last hidden state (T, D), or the tapped ones (T, layers, D)."""
+        return _encoded(samples, self._frames, self._config, window_s=window_s(self._features))
+
+    def _frames(self, samples: npt.NDArray[np.float32]) -> Frames:
+        import torch
+
+        from undertone.model.speech_encoder import tapped
+
         inputs = self._features(samples, sampling_rate=RATE_HZ, return_tensors="pt")
-        with self._torch.inference_mode():
-            hidden = self._model(**inputs).last_hidden_state[0]
+        with torch.inference_mode():
+            hidden = tapped(self._model, self._config.taps, **inputs)[0]
         made: Frames = hidden.float().numpy()
         return made
 
 
-def _new_whisper(config: dict[str, Any]) -> tuple[Any, Any]:
-    """A Whisper with random weights (seed 0) and its feature extractor, whose window fits the encoder's positions."""
-    import torch
-    import transformers
+class HuggingFaceInputs:
+    """What an audio model of transformers reads, time first: log-mel (2 T, mels) or samples (n, 1)."""
 
-    if config["model_type"] != "whisper":
-        raise ModelError(
-            f"an encoder by configuration is a 'whisper', got model_type {config['model_type']!r}; give others by name"
+    def __init__(self, config: EncoderConfig) -> None:
+        """Load the feature extractor."""
+        import_torch()
+        from undertone.model.speech_encoder import feature_extractor  # torch
+
+        self._config = config
+        self._features: Any = feature_extractor(config)
+        self.dim: int = int(self._features.feature_size)
+        self.fingerprint = content_hash(
+            "inputs", json.dumps(self._features.to_dict(), sort_keys=True, default=str), config.long_audio
         )
-    library: Any = transformers
-    settings = library.AutoConfig.for_model(**config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = library.AutoModel.from_config(settings)
-    # 2 mel frames of 10 ms per encoder position
-    window_s = settings.max_source_positions // 50
-    return model, library.WhisperFeatureExtractor(feature_size=settings.num_mel_bins, chunk_length=window_s)
+
+    def frames(self, samples: npt.NDArray[np.float32]) -> Frames:
+        """Inputs of each window, in a row."""
+        chunks = windows(samples, window_s(self._features)) if self._config.long_audio == "chunk" else [samples]
+        return np.concatenate([self._inputs(one) for one in chunks])
+
+    def _inputs(self, samples: npt.NDArray[np.float32]) -> Frames:
+        made = self._features(samples, sampling_rate=RATE_HZ, return_tensors="np")
+        if "input_features" in made:
+            return np.ascontiguousarray(made["input_features"][0].T, dtype=np.float32)
+        return np.asarray(made["input_values"][0], dtype=np.float32)[:, None]
+
+
+def windows(samples: npt.NDArray[np.float32], seconds: float) -> list[npt.NDArray[np.float32]]:
+    """Samples cut into stretches of as many seconds; a last one too short for a word is left out."""
+    size = round(seconds * RATE_HZ)
+    made = [samples[start : start + size] for start in range(0, max(1, len(samples)), size)]
+    return made[:-1] if len(made) > 1 and len(made[-1]) < _SHORTEST_S * RATE_HZ else made
+
+
+def window_s(features: Any) -> float:
+    """Seconds that a feature extractor takes at once: Whisper's window, else 30."""
+    return float(getattr(features, "chunk_length", None) or WINDOW_S)
+
+
+def _encoded(
+    samples: npt.NDArray[np.float32], frames: Callable[[npt.NDArray[np.float32]], Frames], config: EncoderConfig, *, window_s: float
+) -> Frames:
+    made = np.concatenate([frames(one) for one in windows(samples, window_s)]) if config.long_audio == "chunk" else frames(samples)
+    if config.pool == 1 or not len(made):
+        return made
+    starts = np.arange(0, len(made), config.pool)
+    # The last frame may be of fewer.
+    sizes = np.diff([*starts, len(made)]).reshape(-1, *[1] * (made.ndim - 1))
+    pooled: Frames = (np.add.reduceat(made, starts, axis=0) / sizes).astype(np.float32)
+    return pooled
+
+
+def _options(config: EncoderConfig) -> tuple[str, ...]:
+    """What changes frames beside the weights; nothing where all of it has its default, so that frames made before it came are found."""
+    changed = {key: value for key, value in config.model_dump(mode="json").items() if key in EncoderConfig.grown}
+    return (json.dumps(changed, sort_keys=True),) if changed else ()
+
+
+def import_torch() -> None:
+    """Check for the packages.
+
+    Raises:
+        DependencyError: torch or transformers is missing.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise DependencyError('this encoder needs torch and transformers: pip install "undertone[train]"') from error
 
 
 def _digest(model: Any) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from undertone.errors import DataError
-from undertone.metadata import MetadataConfig, render
+from undertone.metadata import MetadataConfig
 from undertone.model import prompts
+from undertone.model.shown import Shown, ShownLabels
 from undertone.records import Clip, Example, QAPair, Segment
 
-MetadataMode = Literal["none", "inference_only", "train_and_inference"]
+MetadataMode = Literal["none", "inference_only", "train_and_inference", "train_only"]
 Phase = Literal["train", "inference"]
+
+
+ORACLE = "oracle"
+"""Stands in the name of every system that is shown human labels, and so in every table and figure about it."""
 
 
 def slug(name: str) -> str:
@@ -27,26 +32,55 @@ class System(BaseModel):
     Attributes:
         name: Also the name of its checkpoint and of its answers.
         data: Sources of its training pairs (keys of `generate.sources`).
-        metadata: When predicted labels stand in the prompt.
+        metadata: When labels stand in the prompt.
+        labels: Whose labels, and what is done to them first; without more the labeller's, as they are.
         hears: The speech, its transcript in place of it, or nothing (then it must go by metadata and habit).
         weights_of: The system whose checkpoint it uses, instead of a training of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # Came after studies had been run; see `MetadataConfig.grown`.
+    grown: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
     data: tuple[str, ...] = Field(min_length=1)
     metadata: MetadataMode = "none"
+    labels: ShownLabels = ShownLabels()
     hears: Literal["speech", "words", "nothing"] = "speech"
     weights_of: str | None = None
 
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        made: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        return {key: value for key, value in made.items() if key not in self.grown or getattr(self, key) != fields[key].default}
+
     @model_validator(mode="after")
     def _trains_what_it_says(self) -> Self:
-        if self.weights_of is not None and self.metadata == "train_and_inference":
+        if self.weights_of is not None and self.shows_metadata("train"):
+            raise ValueError(f"{self.name}: weights_of={self.weights_of!r} means no training; metadata cannot be {self.metadata}")
+        return self
+
+    @model_validator(mode="after")
+    def _shows_what_it_says(self) -> Self:
+        if self.labels != ShownLabels() and self.metadata == "none":
+            raise ValueError(f"{self.name}: labels says which labels are shown, but metadata is none; set metadata as well")
+        if self.labels.dropout and not self.shows_metadata("train"):
             raise ValueError(
-                f"{self.name}: weights_of={self.weights_of!r} means no training; metadata cannot be train_and_inference"
+                f"{self.name}: labels.dropout={self.labels.dropout} is of training examples, but metadata is {self.metadata}; expected "
+                "train_and_inference or train_only"
+            )
+        if self.oracle and ORACLE not in self.name.casefold():
+            raise ValueError(
+                f"{self.name}: is shown human labels, which no system has; its name must hold the word {ORACLE!r}, so that every table "
+                f"says so: {self.name + ' ' + ORACLE!r}"
             )
         return self
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it is shown what people said: an upper bound, and no system."""
+        return self.labels.of == "human"
 
     @property
     def checkpoint(self) -> str:
@@ -55,7 +89,7 @@ class System(BaseModel):
 
     def shows_metadata(self, phase: Phase) -> bool:
         """Whether prompts of a phase carry metadata."""
-        return self.metadata == "train_and_inference" or (self.metadata == "inference_only" and phase == "inference")
+        return self.metadata == "train_and_inference" or self.metadata == f"{phase}_only"
 
 
 _S10: tuple[str, ...] = ("asr", "pqa")
@@ -82,6 +116,8 @@ def build_examples(
     *,
     phase: Phase,
     metadata: MetadataConfig | None = None,
+    human: Mapping[str, Sequence[Segment]] | None = None,
+    seed: int = 0,
 ) -> list[Example]:
     """Turn pairs into what one system is shown.
 
@@ -92,30 +128,26 @@ def build_examples(
         system: The arm.
         phase: "train" or "inference".
         metadata: Format; None is the default one.
+        human: Segments with human labels by recording id (`shown.human_segments`); no system but an oracle is shown anything of them.
+        seed: Of what is drawn: which labels are wrong, withheld or another clip's, and which examples show none.
 
     Returns:
         Examples in the order of the pairs.
 
     Raises:
-        DataError: A pair's clip is not there, a test pair is used for training, or a label is human.
+        DataError: A pair's clip is not there, a test pair is used for training, a label is human and the system no oracle, or an oracle
+            got no human labels.
     """
     config = metadata or MetadataConfig()
-    shown: dict[str, str | None] = {}
+    wanted = [pair for pair in pairs if phase == "inference" or pair.source in system.data]
+    about = [_clip_of(pair, clips, system, phase) for pair in wanted]
+    shown = None
+    if system.shows_metadata(phase):
+        shown = Shown(system.labels, about, predicted=predicted, human=human, config=config, seed=seed)
     made = []
-    for pair in pairs:
-        if phase == "train" and pair.source not in system.data:
-            continue
-        if phase == "train" and pair.split == "test":
-            raise DataError(
-                f"pair {pair.id} ({pair.source}) is of split test and must not train {system.name}; pass generate/base and generate/contextual"
-            )
-        clip = clips.get(pair.clip_id)
-        if clip is None:
-            raise DataError(f"pair {pair.id} asks about clip {pair.clip_id}, which is not among the {len(clips)} clips passed")
-        if system.shows_metadata(phase) and clip.id not in shown:
-            segments = predicted.get(clip.recording_id, ())
-            shown[clip.id] = render(segments, start_ms=clip.start_ms, end_ms=clip.end_ms, config=config)
-        text = shown.get(clip.id)
+    for pair, clip in zip(wanted, about, strict=True):
+        dropped = phase == "train" and system.labels.drops(pair.id, seed=seed)
+        text = None if shown is None or dropped else shown.text(clip)
         made.append(
             Example(
                 arm=system.name,
@@ -131,6 +163,17 @@ def build_examples(
             )
         )
     return made
+
+
+def _clip_of(pair: QAPair, clips: Mapping[str, Clip], system: System, phase: Phase) -> Clip:
+    if phase == "train" and pair.split == "test":
+        raise DataError(
+            f"pair {pair.id} ({pair.source}) is of split test and must not train {system.name}; pass generate/base and generate/contextual"
+        )
+    clip = clips.get(pair.clip_id)
+    if clip is None:
+        raise DataError(f"pair {pair.id} asks about clip {pair.clip_id}, which is not among the {len(clips)} clips passed")
+    return clip
 
 
 def _speech(system: System, clip: Clip) -> str:

@@ -22,12 +22,12 @@ class Features(Protocol):
     """Where training and answering take a clip's frames from: a cache, or a dict in tests."""
 
     def __getitem__(self, clip_id: str, /) -> npt.NDArray[np.floating]:
-        """Frames (T, D) of a clip."""
+        """Frames (T, D), or (T, layers, D), of a clip."""
         ...
 
 
 def encode(samples: npt.NDArray[np.float32], encoder: Encoder, *, max_audio_s: float) -> StoredFrames:
-    """Encode 16 kHz samples, at most the first `max_audio_s` seconds, into (T, D) frames of float16 (as all models see them)."""
+    """Encode 16 kHz samples, at most the first `max_audio_s` seconds, into frames of float16 (as all models see them)."""
     return encoder.frames(samples[: int(max_audio_s * RATE_HZ)]).astype(np.float16)
 
 
@@ -67,7 +67,7 @@ class FeatureCache:
         return iter(sorted(path.stem for path in self.folder.glob("*.npy")))
 
     def __getitem__(self, clip_id: str) -> StoredFrames:
-        """Frames (T, D) of a clip.
+        """Frames (T, D) of a clip, or (T, layers, D) where layers are tapped.
 
         Raises:
             DataError: The clip was not encoded, or its file is damaged.
@@ -82,7 +82,7 @@ class FeatureCache:
         return frames
 
     def put(self, clip_id: str, frames: npt.NDArray[np.floating]) -> None:
-        """Store frames (T, D) as float16: written aside, then renamed."""
+        """Store frames, time first, as float16: written aside, then renamed."""
         path = self.path(clip_id)
         content = io.BytesIO()
         np.save(content, frames.astype(np.float16), allow_pickle=False)

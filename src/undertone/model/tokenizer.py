@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
 
 
 class SpecialTokens(BaseModel):
@@ -76,8 +78,16 @@ class TextTokenizer:
         return text
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json; the special tokens go into the checkpoint's config.json."""
+        """Write tokenizer.json, and tokenizer_config.json for `AutoTokenizer`; the special tokens are in the checkpoint's config.json."""
         self.tokenizer.save(str(folder / FILE))
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "pad_token": self.tokens.pad,
+            "eos_token": self.tokens.end,
+            "additional_special_tokens": [self.tokens.audio],
+            "clean_up_tokenization_spaces": False,
+        }
+        (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, tokens: SpecialTokens) -> TextTokenizer:

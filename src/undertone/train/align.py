@@ -11,15 +11,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from undertone.errors import DataError
+from undertone.errors import DataError, ModelError
 from undertone.model.collate import IGNORE, padded
+from undertone.model.config import SpeechLLMConfig
 from undertone.model.features import Features
 from undertone.model.speech_llm import SpeechLLM
 from undertone.model.tokenizer import TextTokenizer
@@ -32,6 +33,20 @@ FRAME_MS = 20
 
 _TEMPERATURE = 0.05
 _LENGTH_WEIGHT = 0.1
+
+
+def embedding_frames(parts: SpeechLLMConfig) -> int:
+    """Frames under one embedding of a model's adapter.
+
+    Raises:
+        ModelError: Its embeddings have no place in time.
+    """
+    if parts.adapter.frames_each is None:
+        raise ModelError(
+            f"an adapter of kind {parts.adapter.kind!r} has no embedding per stretch of time to align with words; set "
+            "train.align.steps=0"
+        )
+    return parts.adapter.frames_each
 
 
 class Spoken(NamedTuple):
@@ -89,12 +104,14 @@ def align(
 
     Raises:
         DataError: No clip has words, or one is of split test.
+        ModelError: The adapter's embeddings have no place in time.
     """
     foreign = next((clip for clip in clips if clip.split == "test"), None)
     if foreign is not None:
         raise DataError(f"clip {foreign.id} is of split test; the adapter is aligned on train clips only")
     with deterministic(config.model_copy(update={"threads": config.align.threads})):
         model = SpeechLLM.load(checkpoint)
+        each = embedding_frames(model.parts)
         model.adapter.requires_grad_(True)  # it was frozen while the decoder learnt to read
         spoken = {clip.id: spoken_tokens(clip, model.tokenizer) for clip in clips}
         named = sorted(clip_id for clip_id, found in spoken.items() if len(found.tokens))
@@ -107,7 +124,7 @@ def align(
             for group in optimizer.param_groups:
                 group["lr"] = config.align.lr * schedule(step / config.align.steps, config.warmup)
             some = chance.sample(named, min(len(named), config.align.batch_size))
-            loss = _loss(model, [(spoken[one], features[one], chance.randint(0, config.shift_frames)) for one in some])
+            loss = _loss(model, [(spoken[one], features[one], chance.randint(0, config.shift_frames)) for one in some], each)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.adapter.parameters(), config.clip_norm)
@@ -118,16 +135,20 @@ def align(
     return checkpoint
 
 
-def _loss(model: SpeechLLM, batch: Sequence[tuple[Spoken, npt.NDArray[np.floating], int]]) -> Tensor:
+def _loss(model: SpeechLLM, batch: Sequence[tuple[Spoken, npt.NDArray[np.floating], int]], each: int) -> Tensor:
     """Cross-entropy of each embedding over all token embeddings by cosine, both centred; and a pull to their usual length."""
-    cuts = [min(cut, len(frames) // 4) for _, frames, cut in batch]
+    # An inside encoder's inputs are of another rate, and it hears words at any place.
+    cuts = [0 if model.encoder is not None else min(cut, len(frames) // 4) for _, frames, cut in batch]
     frames, mask = padded([heard[cut:] for (_, heard, _), cut in zip(batch, cuts, strict=True)])
-    made, real = model.adapter(frames, mask)
+    made, real = model.hear(frames, mask)
+    pool = model.parts.encoder.pool
     wanted = torch.full(made.shape[:2], IGNORE)
     for row, ((spoken, _, _), cut) in enumerate(zip(batch, cuts, strict=True)):
         count = int(real[row].sum())
-        wanted[row, :count] = torch.from_numpy(tokens_under(spoken, embeddings=count, stack=model.config.adapter.stack, cut=cut))
-    words = model.decoder.get_input_embeddings().weight.detach()
+        wanted[row, :count] = torch.from_numpy(tokens_under(spoken, embeddings=count, stack=each * pool, cut=cut * pool))
+    # Through the module, because some decoders scale what they look up.
+    embeddings: Any = model.get_input_embeddings()
+    words = embeddings(torch.arange(embeddings.weight.shape[0])).detach()
     centre = words.mean(0)
     made, wanted = made[wanted != IGNORE] - centre, wanted[wanted != IGNORE]
     # Trained token embeddings share a large common part; without it they can be told apart by their angle.

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from itertools import accumulate
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from undertone.model.config import Part, _Config
+
+Mix = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+"""Share of a source's items per epoch, by name."""
+
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
 class ReadingConfig(BaseModel):
@@ -43,12 +51,80 @@ class AlignConfig(BaseModel):
     threads: int = Field(default=1, ge=1)
 
 
-class TrainConfig(BaseModel):
+class AugmentConfig(BaseModel):
+    """What is done to speech each time it is heard in training, drawn anew from the seed; by default nothing.
+
+    Attributes:
+        time_masks: Stretches of frames that are replaced by the clip's mean (SpecAugment's time masks, on cached frames).
+        time_frames: Longest stretch, in frames; never more than a quarter of the clip.
+        feature_masks: Bands of features that are replaced by their mean.
+        feature_width: Widest band, in features.
+        noise_db: Signal-to-noise ratio of white noise, in dB, drawn between two bounds; needs an encoder inside that reads samples.
+        speed: Factor of speed drawn between two bounds, by resampling; needs the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    time_masks: int = Field(default=0, ge=0)
+    time_frames: int = Field(default=25, ge=1)
+    feature_masks: int = Field(default=0, ge=0)
+    feature_width: int = Field(default=8, ge=1)
+    noise_db: tuple[float, float] | None = None
+    speed: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+
+    @property
+    def samples(self) -> bool:
+        """Whether it is done to samples, not to frames."""
+        return self.noise_db is not None or self.speed is not None
+
+    @property
+    def anything(self) -> bool:
+        """Whether it does anything."""
+        return self.samples or self.time_masks > 0 or self.feature_masks > 0
+
+
+class StageConfig(BaseModel):
+    """One stage of a curriculum.
+
+    Attributes:
+        sources: Sources that are trained on, as far as a system has them; () is all.
+        steps: Optimiser steps, or
+        share: share of the steps of the whole training.
+        mix: As `TrainConfig.mix`; None is that one.
+        frozen: Parts that rest in this stage, beside `model.frozen`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[str, ...] = ()
+    steps: int | None = Field(default=None, ge=1)
+    share: float | None = Field(default=None, gt=0, le=1)
+    mix: Mix | None = None
+    frozen: tuple[Part, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.share is None):
+            raise ValueError(f"give a stage either steps or share; got steps={self.steps}, share={self.share}")
+        return self
+
+
+class Leg(NamedTuple):
+    """A stage as it is run: its seed, how many steps, of which sources in which mix, and what rests."""
+
+    seed: int | str
+    steps: int
+    sources: tuple[str, ...]
+    mix: Mix
+    frozen: tuple[Part, ...]
+
+
+class TrainConfig(_Config):
     """How to train.
 
     Attributes:
         steps: Optimiser steps; equal for all systems of a study, so that each sees about as many items.
-        batch_size: Items (questions) per step.
+        batch_size: Items (questions) per batch; a step takes `accumulate` of them in each process.
         group_size: Most questions of one clip that share a row and its speech.
         lr: Peak learning rate.
         decoder_lr: The decoder's rate as a share of `lr` where it can read already (by name, or from `reading`); a small one keeps what
@@ -63,11 +139,31 @@ class TrainConfig(BaseModel):
         mix: Share of a source's items per epoch: of asr, pqa, pqa_star and cpqa (1 where not named), 0 or more.
         vocab_size: Of a trained tokeniser.
         log_every: Steps per line of losses.jsonl.
+        temperature: Evens out the sources, as sampling by n ** (1 / temperature) of a source's n items does; 1 leaves their sizes, more
+            gives small ones more. The items of an epoch stay as many, and `mix` is applied besides.
+        stages: A curriculum, in this order; () is one stage of all.
+        augment: What is done to speech before it is heard.
+        encoder_lr: As `decoder_lr`, of an encoder that is trained.
+        precision: Of the computation (autocast); weights that are trained stay as they are stored.
+        accumulate: Batches per optimiser step. Half the `batch_size` with twice as many takes half the memory, for the same step.
+        checkpointing: Compute activations again in the backward pass, for less memory and a third more time.
+        held_out: Share of the training recordings that nobody trains on and whose loss chooses the best weights; 0 for none.
+        eval_every: Steps between two looks at that loss.
+        patience: Looks without a better loss after which training ends; 0 for never.
+        save_every: Steps between two resumable states, 0 for none; with `held_out`, each look at that loss saves one.
+        trackers: Where losses are shown beside losses.jsonl; None is tensorboard where it is installed.
+        launch: Several processes: "ddp", "fsdp", "deepspeed-zero2", "deepspeed-zero3", "cpu", or a file of `accelerate config`.
+        processes: How many; None is what that file says, or one per GPU.
         reading: Shared first stage of a decoder without a name.
         align: Shared second stage, after reading.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    grown: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("temperature", "stages", "augment", "encoder_lr", "precision", "accumulate", "checkpointing", "held_out"),
+            *("eval_every", "patience", "save_every", "trackers", "launch", "processes"),
+        }
+    )
 
     steps: int = Field(default=500, ge=1)
     batch_size: int = Field(default=32, ge=1)
@@ -80,8 +176,66 @@ class TrainConfig(BaseModel):
     seed: int = 1
     shift_frames: int = Field(default=14, ge=0)
     threads: int = Field(default=1, ge=1)
-    mix: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    mix: Mix = Field(default_factory=dict)
     vocab_size: int = Field(default=1500, ge=300)
     log_every: int = Field(default=20, ge=1)
     reading: ReadingConfig = ReadingConfig()
     align: AlignConfig = AlignConfig()
+    temperature: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    stages: tuple[StageConfig, ...] = ()
+    augment: AugmentConfig = AugmentConfig()
+    encoder_lr: float = Field(default=0.1, gt=0)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    accumulate: int = Field(default=1, ge=1)
+    checkpointing: bool = False
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    eval_every: int = Field(default=100, ge=1)
+    patience: int = Field(default=0, ge=0)
+    save_every: int = Field(default=200, ge=0)
+    trackers: tuple[Tracker, ...] | None = None
+    launch: str | None = None
+    processes: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _stages_fill_it(self) -> Self:
+        if self.patience and not self.held_out:
+            raise ValueError(f"patience={self.patience} ends training by the loss of what is held out: give held_out, such as 0.05")
+        if not self.stages:
+            return self
+        by_steps = [one.steps for one in self.stages if one.steps is not None]
+        if by_steps and len(by_steps) < len(self.stages):
+            raise ValueError("stages: give all of them steps, or all of them share")
+        if by_steps and sum(by_steps) != self.steps:
+            raise ValueError(f"stages: their steps are {sum(by_steps)} in all, expected steps={self.steps}")
+        total = sum(one.share or 0.0 for one in self.stages)
+        if not by_steps and abs(total - 1) > 1e-6:
+            raise ValueError(f"stages: their shares are {total:g} in all, expected 1")
+        if any(leg.steps < 1 for leg in self.legs()):
+            raise ValueError(f"stages: with steps={self.steps} some of {len(self.stages)} stages has no step")
+        return self
+
+    def legs(self) -> list[Leg]:
+        """The stages with their steps; one that holds everything where there are none."""
+        if not self.stages:
+            return [Leg(self.seed, self.steps, (), self.mix, ())]
+        ends = [0, *accumulate(one.steps or (one.share or 0.0) * self.steps for one in self.stages)]
+        return [
+            Leg(
+                f"{self.seed}:{number}",
+                round(ends[number + 1]) - round(ends[number]),
+                one.sources,
+                self.mix if one.mix is None else one.mix,
+                one.frozen,
+            )
+            for number, one in enumerate(self.stages)
+        ]
+
+    def plain(self) -> Self:
+        """Without all that makes a large training: what the stages before any system's own are trained with."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in self.grown})
+
+    def of_weights(self) -> Self:
+        """Without what weights do not depend on, for fingerprints."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in ("save_every", "trackers")})

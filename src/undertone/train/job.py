@@ -17,12 +17,15 @@ from undertone.model.config import SpeechLLMConfig
 from undertone.model.encode import Encoded
 from undertone.model.examples import System, build_examples, slug
 from undertone.model.features import FeatureCache
+from undertone.model.shown import human_segments
 from undertone.paths import Location, local_folder
-from undertone.records import Clip, Example, QAPair, Segment, content_hash
+from undertone.records import Clip, Example, QAPair, Recording, Segment, content_hash
 from undertone.tables import Fingerprint
 from undertone.train.config import TrainConfig
 
 LOSSES = "losses.jsonl"
+LOGS = "logs"
+"""Folder of trackers' files, beside the systems': they hold times and names of machines, and are no part of a checkpoint."""
 
 
 class TrainJob(BaseModel):
@@ -32,6 +35,7 @@ class TrainJob(BaseModel):
         pairs: Checked training pairs.
         clips: The clips that they are about.
         label: Predicted segments.
+        corpus: Recordings with what people said of them; only an oracle is shown any of it.
         features: Encoded clips, with their frames beside the table.
         out: Where systems go, one folder each; examples go into `out/examples/SYSTEM`.
         start: Folder of the checkpoint that all systems start from, if any.
@@ -43,6 +47,7 @@ class TrainJob(BaseModel):
     pairs: tuple[Location, ...]
     clips: tuple[Location, ...]
     label: Location
+    corpus: Location | None = None
     features: Location
     out: Location
     start: Location | None = None
@@ -81,7 +86,8 @@ def training_examples(job: TrainJob, system: System, clips: frozenset[str]) -> l
     predicted: dict[str, list[Segment]] = {}
     for segment in tables.open_table(job.label, Segment).rows():
         predicted.setdefault(segment.recording_id, []).append(segment)
-    return build_examples(pairs, about, predicted, system, phase="train", metadata=job.model.metadata)
+    human = human_segments(tables.open_table(job.corpus, Recording).rows()) if system.oracle and job.corpus is not None else None
+    return build_examples(pairs, about, predicted, system, phase="train", metadata=job.model.metadata, human=human, seed=job.seed)
 
 
 START = "start"
@@ -92,9 +98,11 @@ def train_start(job: TrainJob, unit: str) -> None:
     del unit
     from undertone.generate.frames import digest as wordings
     from undertone.generate.grammar import GrammarGenerator
-    from undertone.train.align import align  # torch
+    from undertone.train.align import align, embedding_frames  # torch
     from undertone.train.pretrain import pretrain
 
+    if job.train.align.steps:
+        embedding_frames(job.model)  # before minutes of learning to read
     frames = Frames(job.features, max_audio_s=job.model.max_audio_s)
     clips = [clip for folder in job.clips for clip in tables.open_table(folder, Clip).rows() if clip.split == "train"]
     texts = [
@@ -106,7 +114,9 @@ def train_start(job: TrainJob, unit: str) -> None:
     inputs = {f"clips{index}": tables.open_table(folder, Clip).digest for index, folder in enumerate(job.clips)}
     inputs |= {"features": tables.open_table(job.features, Encoded).digest, "texts": content_hash(*texts)}
     inputs |= {"wordings": wordings(), "grammar": GrammarGenerator.version}
-    config = {"model": _plain(job.model), "train": _plain(job.train)}
+    # A curriculum, precision or accumulation is the systems'; what they start from is the same without.
+    plain = job.train.plain()
+    config = {"model": _plain(job.model), "train": _plain(plain)}
     fingerprint = Fingerprint(stage="start", version="1", seed=job.seed, config=config, inputs=inputs)
     generators = [GrammarGenerator(strategy="asr"), GrammarGenerator(strategy="cpqa")]
 
@@ -114,19 +124,28 @@ def train_start(job: TrainJob, unit: str) -> None:
         return [pair for one in generators for pair in one.write(clip, seed=job.seed)]
 
     def build(folder: Path) -> None:
-        pretrain(clips, write, job.train, folder, model=job.model, frame_dim=frames.width, tokenizer_texts=texts)
+        pretrain(
+            clips,
+            write,
+            plain.model_copy(update={"save_every": 0}),
+            folder,
+            model=job.model,
+            frame_dim=frames.width,
+            tokenizer_texts=texts,
+        )
         if job.train.align.steps:
             heard = [clip for clip in clips if clip.id in frames.clips]
             # Single utterances hold all the words of the longer clips, and a step costs a quarter.
-            align(folder, [clip for clip in heard if len(clip.segments) == 1] or heard, frames.near(), job.train)
+            align(folder, [clip for clip in heard if len(clip.segments) == 1] or heard, frames.near(), plain)
 
     build_artefact(job.out / START, fingerprint, build, redo=START in job.redo)
 
 
 def train_one(job: TrainJob, name: str) -> None:
-    """Train one system into `job.out/NAME`, unless it is there already. Runs in a worker."""
-    from undertone.train.trainer import train  # torch: only where training happens
+    """Train one system into `job.out/NAME`, unless it is there already. Runs in a worker.
 
+    A training that was killed goes on from its last state, where `job.out` is on this machine.
+    """
     system = job.system(name)
     frames = Frames(job.features, max_audio_s=job.model.max_audio_s)
     examples = training_examples(job, system, frames.clips)
@@ -134,24 +153,48 @@ def train_one(job: TrainJob, name: str) -> None:
     made = Fingerprint(stage="examples", version="1", seed=job.seed, config=_plain(system), inputs={"rows": rows})
     redo = name in job.redo
     report = write_rows(job.out / "examples" / slug(name), examples, record=Example, fingerprint=made, redo=redo)
-    config = {"system": _plain(system), "model": _plain(job.model), "train": _plain(job.train)}
+    config = {"system": _plain(system), "model": _plain(job.model), "train": _plain(job.train.of_weights())}
     inputs = {"examples": report.digest, "features": tables.open_table(job.features, Encoded).digest} | _start_input(job)
     fingerprint = Fingerprint(stage="train", version="1", seed=job.seed, config=config, inputs=inputs)
+    out = job.out / slug(name)
 
     def build(folder: Path) -> None:
-        train(
-            examples,
-            frames.near(),
-            job.train,
-            folder,
-            model=job.model,
-            frame_dim=frames.width,
-            encoder_fingerprint=frames.encoder,
-            system=system,
-            start=None if job.start is None else local_folder(job.start),
-        )
+        # Beside the draft, which is begun anew each time; names with "_" are no part of the artefact.
+        states = (out if isinstance(out, Path) else folder) / "_steps"
+        logs = job.out / LOGS / slug(name) if isinstance(job.out, Path) else None
+        if job.train.launch is None:
+            fit(job, name, folder, states=states, logs=logs)
+        else:
+            from undertone.train.launched import Task, launch
 
-    build_artefact(job.out / slug(name), fingerprint, build, redo=redo)
+            launch(Task(job=job, name=name, folder=folder, states=states, logs=logs))
+
+    build_artefact(out, fingerprint, build, redo=redo)
+
+
+def fit(job: TrainJob, name: str, folder: Path, *, states: Path, logs: Path | None) -> None:
+    """Train one system into a folder: the whole of it, or the part of one of several processes."""
+    from undertone.train.card import Facts, corpora_of
+    from undertone.train.trainer import train  # torch: only where training happens
+
+    system = job.system(name)
+    frames = Frames(job.features, max_audio_s=job.model.max_audio_s)
+    examples = training_examples(job, system, frames.clips)
+    clips = [clip for table in job.clips for clip in tables.open_table(table, Clip).rows()]
+    train(
+        examples,
+        frames.near(),
+        job.train,
+        folder,
+        model=job.model,
+        frame_dim=frames.width,
+        encoder_fingerprint=frames.encoder,
+        system=system,
+        start=None if job.start is None else local_folder(job.start),
+        states=states,
+        logs=logs,
+        facts=Facts(name=name, metadata=system.metadata, corpora=corpora_of(clips, examples)),
+    )
 
 
 def _plain(model: BaseModel) -> dict[str, object]:

@@ -59,7 +59,9 @@ def pretrain(
     reading = config.reading
     examples = reading_examples(clips, write, count=reading.clips, seed=config.seed, metadata=model.metadata)
     changed = {"steps": reading.steps, "lr": reading.lr, "threads": reading.threads, "decoder_lr": 1.0, "mix": {}}
-    tuned = model.model_copy(update={"frozen": ("encoder", "adapter")})
+    # An encoder that a system trains is inside, and stays so here, where nobody hears; LoRA comes beside a decoder that can read.
+    frozen = ("adapter",) if model.encoder_inside else ("encoder", "adapter")
+    tuned = model.model_copy(update={"frozen": frozen, "lora": None, "encoder_lora": None})
     return train(
         examples,
         {},
