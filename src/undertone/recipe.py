@@ -59,7 +59,7 @@ from undertone.stages import Stage
 from undertone.study import Study
 from undertone.tables import Fingerprint, Table
 from undertone.train.card import with_scores
-from undertone.train.job import START, Frames, TrainJob, steps_done, train_one, train_start
+from undertone.train.job import START, Frames, TrainJob, at_once, steps_done, train_one, train_start
 
 
 @dataclass(kw_only=True)
@@ -236,7 +236,12 @@ def recorded_study(out: Location, overrides: Sequence[str] = ()) -> Study:
         raise DataError(
             f"{file} is damaged ({type(error).__name__}: {error}). Write it anew with: undertone label FOLDER --out {out}"
         ) from error
-    return settings.validated(Study, settings.override(content, overrides), where=str(file))
+    try:
+        return settings.validated(Study, settings.override(content, overrides), where=str(file))
+    except ConfigError as error:
+        if overrides:
+            raise
+        raise ConfigError(f"{error}. An earlier version wrote it, or somebody's hand: make the run again in a new --out") from None
 
 
 def check_installed(study: Study) -> None:
@@ -567,7 +572,7 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
         train_one,
         job,
         names,
-        workers=run.workers or os.cpu_count() or 1,
+        workers=run.workers or at_once(run.study.train),
         told=lambda name: run.say(f"train/{slug(name)}: done"),
         tick=tick,
     )
@@ -800,7 +805,7 @@ def _train_sweep(run: Run, systems: tuple[System, ...]) -> None:
         train_one,
         job,
         names,
-        workers=run.workers or os.cpu_count() or 1,
+        workers=run.workers or at_once(run.study.train),
         told=lambda name: run.say(f"{out}/{slug(name)}: done"),
         tick=_ticker(run, out, job.out, names, run.study.train.steps * len(names)),
     )

@@ -199,6 +199,9 @@ class Study(Section):
         strange = sorted(self.train.mix.keys() - self.generate.sources.keys())
         if strange:
             raise ValueError(f"train.mix names {', '.join(strange)}; expected some of generate.sources: {known}")
+        staged = {name for one in self.train.stages for name in (*one.sources, *(one.mix or {}))}
+        if strange := sorted(staged - self.generate.sources.keys()):
+            raise ValueError(f"train.stages names {', '.join(strange)}; expected some of generate.sources: {known}")
         for one in self.systems:
             missing = [name for name in one.data if name not in self.generate.sources]
             if missing:

@@ -160,6 +160,14 @@ def test_what_is_heard_and_said_before_counts(llm: NativeAudioLLM) -> None:
     assert twice == 2 * once
 
 
+def test_a_wave_of_a_few_samples_is_heard_and_answered(llm: NativeAudioLLM) -> None:
+    for samples in (1, 160, 800):
+        item = llm.item(QUESTION, Wave(noise(0.1, 0).samples[:samples], 16_000), target=ANSWER)
+        assert item.prompt.count(audio_token(llm)) > 0
+        assert torch.isfinite(llm.loss(llm.training_batch([item])).loss)
+        assert len(llm.answer([QUESTION], [Wave(noise(0.1, 0).samples[:samples], 16_000)], max_new_tokens=2)) == 1
+
+
 def test_a_control_token_that_somebody_wrote_is_text_or_refused(llm: NativeAudioLLM) -> None:
     token = AUDIO_TOKENS[llm.family.title]
     written = f"What does {token} mean?"

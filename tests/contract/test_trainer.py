@@ -322,6 +322,31 @@ def test_a_curriculum_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         fit(toy, tmp_path, config(stages=({"share": 1.0, "frozen": ("adapter", "decoder")},)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "frozen", "match"),
+    [
+        (
+            {},
+            ("encoder", "decoder"),
+            r"model\.frozen leaves nothing to learn: of this model only adapter is trained, and this system hears",
+        ),
+        (
+            {"stages": ({"share": 1.0, "frozen": ("decoder",)},)},
+            ("encoder",),
+            r"stage 1 freezes decoder; .* hears nothing.*model\.lora",
+        ),
+    ],
+)
+def test_a_system_that_hears_nothing_needs_a_decoder_that_learns(
+    tmp_path: Path, changes: dict[str, Any], frozen: tuple[Any, ...], match: str
+) -> None:
+    model = MODEL.model_copy(update={"frozen": frozen})
+    with pytest.raises(ModelError, match=match):
+        fit(Toy(6), tmp_path / "words", config(**changes), "words only", model=model)
+    tuned = MODEL.model_copy(update={"frozen": ("encoder", "decoder"), "lora": LoRAConfig(r=2, targets=("q_proj",))})
+    fit(Toy(6), tmp_path / "tuned", config(), "words only", model=tuned)
+
+
 def test_stages_split_the_steps_and_keep_their_order() -> None:
     examples = Toy(20).examples("S30")
     settings = config(steps=10, stages=({"share": 0.3, "sources": ("asr",)}, {"share": 0.7, "mix": {"asr": 0.0}}))

@@ -94,6 +94,10 @@ LLM = {"endpoint": "http://127.0.0.1:8000/v1", "model": "m"}
         ({"generate": {"sources": {"cpqa": {"frames": "test"}}}}, "generate.sources.cpqa may use neither test wordings nor"),
         ({"generate": {"sources": {"Mine": {"strategy": "cpqa"}}}}, "'Mine' cannot name a source; expected small letters"),
         ({"generate": {"sources": {"asr": None}}}, "S10 is trained on asr, but generate.sources has pqa, pqa_star, cpqa"),
+        (
+            {"train": {"stages": [{"sources": ["arr"], "share": 1.0}]}},
+            "train.stages names arr; expected some of generate.sources: asr",
+        ),
         ({"train": {"mix": {"pqa*": 1.0}}}, "train.mix names pqa*; expected some of generate.sources: asr, pqa"),
         ({"evaluate": {"direct": {"frames": "train"}}}, "evaluate.direct asks clips of split test in test wordings"),
         ({"evaluate": {"context": {"splits": ["train"]}}}, "evaluate.context asks clips of split test in test wordings"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,6 +89,13 @@ def training_examples(job: TrainJob, system: System, clips: frozenset[str]) -> l
         predicted.setdefault(segment.recording_id, []).append(segment)
     human = human_segments(tables.open_table(job.corpus, Recording).rows()) if system.oracle and job.corpus is not None else None
     return build_examples(pairs, about, predicted, system, phase="train", metadata=job.model.metadata, human=human, seed=job.seed)
+
+
+def at_once(config: TrainConfig) -> int:
+    """Trainings at a time where nobody says how many: one for each core, or one where systems share GPUs."""
+    import torch  # late: needed where something is trained
+
+    return 1 if config.launch is not None or torch.cuda.is_available() else os.cpu_count() or 1
 
 
 START = "start"

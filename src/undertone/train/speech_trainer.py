@@ -68,7 +68,8 @@ class SpeechTrainer(Trainer):
             logs: Files that `told` and `looked` write, kept with each state.
             callbacks: Further ones.
         """
-        own = [_Stages(config), _LastLine(), *callbacks]
+        heard = any(one.prompt.startswith(AUDIO) for one in feed.examples)
+        own = [_Stages(config, heard=heard), _LastLine(), *callbacks]
         if config.patience:
             own.append(EarlyStoppingCallback(config.patience))
         super().__init__(
@@ -289,7 +290,8 @@ class _LastLine(TrainerCallback):
 class _Stages(TrainerCallback):
     """Parts rest and wake as the curriculum says."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, *, heard: bool) -> None:
+        self._heard = heard
         self._ends: list[tuple[int, frozenset[str]]] = []
         end = 0
         for leg in config.legs():
@@ -303,12 +305,25 @@ class _Stages(TrainerCallback):
         self._trained = {
             name: [one for one in part.parameters() if one.requires_grad] for name, part in parts.items() if part is not None
         }
+        # The loss of a system that hears nothing depends on the decoder only.
+        learns = {name for name, found in self._trained.items() if found and (self._heard or name == "decoder")}
         for number, (_, frozen) in enumerate(self._ends, start=1):
-            if not any(found for name, found in self._trained.items() if name not in frozen):
-                trained = ", ".join(name for name, found in self._trained.items() if found)
-                raise ModelError(
-                    f"train.stages: stage {number} freezes {', '.join(sorted(frozen))}; of this model only {trained} is trained"
-                )
+            if not learns - frozen:
+                raise ModelError(self._nothing(number, frozen))
+
+    def _nothing(self, number: int, frozen: frozenset[str]) -> str:
+        trained = ", ".join(name for name, found in self._trained.items() if found) or "nothing"
+        rests = (
+            f"train.stages: stage {number} freezes {', '.join(sorted(frozen))}; of"
+            if frozen
+            else "model.frozen leaves nothing to learn: of"
+        )
+        if self._heard:
+            return f"{rests} this model only {trained} is trained"
+        return (
+            f"{rests} this model only {trained} is trained, and this system hears nothing, so that an adapter is of no use to it. Train the "
+            "decoder (model.lora, or leave it out of what is frozen), or leave this system out of the study's systems"
+        )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         frozen = next(parts for end, parts in self._ends if state.global_step < end)

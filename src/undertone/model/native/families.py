@@ -45,7 +45,7 @@ class Family:
         model_class: Of transformers.
         processor_class: Of transformers.
         window_s: The longest wave that is heard whole; None where there is no such limit.
-        shortest_s: A shorter wave is followed by silence up to this.
+        shortest_s: A shorter wave is followed by silence up to this: of a few frames some encoders make no embedding at all, and others fail.
         trims: Whether frames behind the longest wave of a batch may be cut off, because the model selects frames by their mask.
     """
 
@@ -54,7 +54,7 @@ class Family:
     model_class: ClassVar[str]
     processor_class: ClassVar[str]
     window_s: ClassVar[float | None] = None
-    shortest_s: ClassVar[float] = 0.0
+    shortest_s: ClassVar[float] = 0.1
     trims: ClassVar[bool] = False
 
     def check(self) -> None:

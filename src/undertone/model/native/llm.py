@@ -317,6 +317,8 @@ class NativeAudioLLM(nn.Module):
             )
         if not len(part.samples):
             raise DataError(f"{name}: the wave is empty; expected at least a few frames of sound")
+        if not np.isfinite(part.samples).all():
+            raise DataError(f"{name}: the wave has samples that are no numbers; decode the file again, or leave the row out")
         shortest = int(self.family.shortest_s * rate_hz)
         if len(part.samples) < shortest:
             return Wave(np.pad(part.samples, (0, shortest - len(part.samples))), rate_hz)
