@@ -566,15 +566,19 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
         run_units(
             train_start, job, [START], workers=1, told=lambda _: None, tick=_ticker(run, "train/start", job.out, [START], total)
         )
-    run.say(f"train: {', '.join(names)}, {run.study.train.steps} steps each")
-    tick = _ticker(run, "train", job.out, names, run.study.train.steps * len(names))
+    _train_all(run, job, names, "train")
+
+
+def _train_all(run: Run, job: TrainJob, names: Sequence[str], out: str) -> None:
+    """Train systems of a job side by side, told as those of a folder of the run."""
+    run.say(f"{out}: {', '.join(names)}, {run.study.train.steps} steps each")
     run_units(
         train_one,
         job,
         names,
         workers=run.workers or at_once(run.study.train),
-        told=lambda name: run.say(f"train/{slug(name)}: done"),
-        tick=tick,
+        told=lambda name: run.say(f"{out}/{slug(name)}: done"),
+        tick=_ticker(run, out, job.out, names, run.study.train.steps * len(names)),
     )
 
 
@@ -799,16 +803,7 @@ def _train_sweep(run: Run, systems: tuple[System, ...]) -> None:
         return
     out = f"{SWEEP}/train"
     names = [one.name for one in systems]
-    job = _train_job(run, names, systems=systems, out=out)
-    run.say(f"{out}: {', '.join(names)}, {run.study.train.steps} steps each")
-    run_units(
-        train_one,
-        job,
-        names,
-        workers=run.workers or at_once(run.study.train),
-        told=lambda name: run.say(f"{out}/{slug(name)}: done"),
-        tick=_ticker(run, out, job.out, names, run.study.train.steps * len(names)),
-    )
+    _train_all(run, _train_job(run, names, systems=systems, out=out), names, out)
 
 
 def report(run: Run) -> Location:

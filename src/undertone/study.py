@@ -196,12 +196,10 @@ class Study(Section):
         if taken:
             raise ValueError(f"systems: the name {taken[0]!r} is a folder of the run itself; give the system another")
         known = ", ".join(self.generate.sources)
-        strange = sorted(self.train.mix.keys() - self.generate.sources.keys())
-        if strange:
-            raise ValueError(f"train.mix names {', '.join(strange)}; expected some of generate.sources: {known}")
         staged = {name for one in self.train.stages for name in (*one.sources, *(one.mix or {}))}
-        if strange := sorted(staged - self.generate.sources.keys()):
-            raise ValueError(f"train.stages names {', '.join(strange)}; expected some of generate.sources: {known}")
+        for where, named in (("train.mix", set(self.train.mix)), ("train.stages", staged)):
+            if strange := sorted(named - self.generate.sources.keys()):
+                raise ValueError(f"{where} names {', '.join(strange)}; expected some of generate.sources: {known}")
         for one in self.systems:
             missing = [name for name in one.data if name not in self.generate.sources]
             if missing:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.docs.test_report_browser import CHROMIUM, Browser, chromium
+from tests.docs.browser import CHROMIUM, Browser
 from tests.unit.test_pairs_page import example
 from undertone.report.pairs import pairs_page
 
@@ -37,13 +35,6 @@ PROBE = """
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as made:
-        yield made
-        made.receive.close()
-
-
-@pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = example(tmp_path_factory.mktemp("pairs") / "run", model="a-model-with-a-name-that-is-far-too-long-to-stand-in-one-line")
     made = pairs_page(out)
@@ -51,14 +42,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def evaluated(browser: Browser, script: str) -> Any:
-    return browser.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)["result"]["value"]
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_the_page_works_offline_and_its_sounds_play_one_at_a_time(browser: Browser, page: Path, width: int, scheme: str) -> None:
     browser.open(page, width=width, scheme=scheme)
-    seen = json.loads(evaluated(browser, PROBE))
+    seen = json.loads(browser.evaluated(PROBE))
     assert browser.complaints() == []
     assert browser.requests() == []
     assert len(seen["seconds"]) > 20
@@ -76,4 +63,4 @@ def test_on_paper_everything_is_open_and_inside_the_edge(browser: Browser, page:
     dispatchEvent(new Event("beforeprint"));
     [document.documentElement.scrollWidth <= document.documentElement.clientWidth, document.querySelectorAll("details:not([open])").length]
     """
-    assert evaluated(browser, script) == [True, 0]
+    assert browser.evaluated(script) == [True, 0]
