@@ -48,7 +48,7 @@ affect-small: setup  ## train the small labeller again (needs ../shared/data)
 
 bench: setup  ## measure; never gates
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[bench]'
-	@for name in stages label condense train; do echo "== $$name"; $(BIN)/python benchmarks/bench_$$name.py; done
+	@for name in stages label condense train statistics; do echo "== $$name"; $(BIN)/python benchmarks/bench_$$name.py; done
 	@for name in words speakers; do echo "== $$name"; $(BIN)/python benchmarks/bench_$$name.py $(DATA); done
 
 bench-affect: setup  ## affect-small against openSMILE, seven trainings (needs ../shared/data; half an hour)

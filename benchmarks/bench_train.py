@@ -1,9 +1,10 @@
 """What the trainer costs and saves, in one run.
 
-python benchmarks/bench_train.py [--run RUN] [--steps N] [--rounds N]
+python benchmarks/bench_train.py [--run RUN] [--steps N] [--rows packed|bucketed] [--seed N] [--only NAME ...]
     On this machine: tokens per second of the trainer, of a bare loop over the same batches, and of a plain script: transformers'
-    Trainer on padded batches, one question per row, in random order. The same data, model, optimiser, rates and questions per step;
+    Trainer on padded batches, one question per row, in random order. The same data, model, optimiser, rates, cuts and questions per step;
     tokens are those of the questions one by one (speech, prompt, answer). The loss at the end is of the same held-out questions.
+    They take turns of ten steps, so that what else the machine does hits all of them alike, by the clock too.
     --run: a finished study's S30; without it, drawn data of the same shape.
 
 python benchmarks/bench_train.py --gpu SHAPE [--batch N] [--steps N] [--peak TFLOPS] [--checkpointing] [--tiny]
@@ -19,10 +20,12 @@ import json
 import random
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,12 +60,92 @@ PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "4090
 """Dense bfloat16 of the makers' data sheets (SXM where there are several)."""
 
 
-class Result(NamedTuple):
-    """Tokens per second of wall time and of processor time, and the loss of what was held out."""
+TURN = 10
+"""Steps of a turn."""
 
-    wall: float
-    processor: float
-    loss: float
+
+@dataclass
+class Runner:
+    """One of those that take turns: seconds of each turn by the clock and of the processor, tokens of each, and the loss in the end."""
+
+    name: str
+    run: Callable[[Callable[[], None], Callable[[int], None]], SpeechLLM]
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    loss: float = 0.0
+
+
+class Turns:
+    """Lets several trainings go on side by side, one at a time, each with torch's random numbers as it left them."""
+
+    def __init__(self, runners: Sequence[Runner], config: TrainConfig, judge: Callable[[SpeechLLM], float]) -> None:
+        self.runners, self.config, self.judge = runners, config, judge
+        self.here = threading.Condition()
+        self.turn = 0
+        self.left = set(range(len(runners)))
+        self.broken: BaseException | None = None
+
+    def go(self) -> None:
+        """Run all of them to their end."""
+        threads = [threading.Thread(target=self._one, args=(index,)) for index in self.left]
+        with deterministic(self.config):
+            for one in threads:
+                one.start()
+            for one in threads:
+                one.join()
+        if self.broken is not None:
+            raise self.broken
+
+    def _one(self, index: int) -> None:
+        runner = self.runners[index]
+        steps = 0
+
+        def stepped() -> None:
+            nonlocal steps
+            steps += 1
+            if steps % TURN == 0 and steps < self.config.steps:
+                numbers = torch.get_rng_state()
+                stop()
+                self._pass(index)
+                self._wait(index)
+                torch.set_rng_state(numbers)
+                start()
+
+        def start() -> None:
+            runner.tokens.append(0)
+            self.began = (time.perf_counter(), time.process_time())
+
+        def stop() -> None:
+            runner.wall.append(time.perf_counter() - self.began[0])
+            runner.processor.append(time.process_time() - self.began[1])
+
+        def took(tokens: int) -> None:
+            runner.tokens[-1] += tokens
+
+        self._wait(index)
+        try:
+            torch.set_num_threads(self.config.threads)  # each thread has its own number
+            torch.manual_seed(self.config.seed)
+            start()
+            model = runner.run(stepped, took)
+            stop()
+            runner.loss = self.judge(model)
+        except BaseException as error:  # noqa: BLE001 - raised again by `go`
+            self.broken = self.broken or error
+        with self.here:
+            self.left.discard(index)
+        self._pass(index)
+
+    def _wait(self, index: int) -> None:
+        with self.here:
+            self.here.wait_for(lambda: self.turn == index or self.broken is not None)
+
+    def _pass(self, index: int) -> None:
+        with self.here:
+            after = sorted(self.left, key=lambda one: (one <= index, one))
+            self.turn = after[0] if after else -1
+            self.here.notify_all()
 
 
 def drawn(count: int, *, frames: int, width: int, seed: int = 0) -> tuple[list[Example], dict[str, np.ndarray]]:
@@ -109,8 +192,9 @@ def held_out_loss(model: SpeechLLM, held: Sequence[Example], features: Features,
 class Questions(torch.utils.data.Dataset[Any]):
     """The plain script's data set: a question, its speech, its answer."""
 
-    def __init__(self, model: SpeechLLM, examples: Sequence[Example], features: Features) -> None:
-        self.model, self.examples, self.features = model, examples, features
+    def __init__(self, model: SpeechLLM, examples: Sequence[Example], features: Features, *, cut: int = 0) -> None:
+        self.model, self.examples, self.features, self.cut = model, examples, features, cut
+        self.chance = random.Random(0)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -118,23 +202,46 @@ class Questions(torch.utils.data.Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         one = self.examples[index]
         heard = self.features[one.clip_id] if one.prompt.startswith(AUDIO) else None
+        heard = None if heard is None else heard[min(self.chance.randint(0, self.cut), len(heard) // 4) :]
         return self.model.item(one.prompt, heard, target=one.target)
+
+
+def size(item: Any) -> int:
+    """Tokens of a question by itself."""
+    return len(item.prompt) + len(item.target)
 
 
 def padded_rows(items: Sequence[Any], pad_id: int) -> dict[str, Any]:
     """One question per row, padded on the right."""
-    made = training_batch([[one] for one in items], pad_id=pad_id).__dict__
-    real = (torch.arange(made["input_ids"].shape[1]) < torch.tensor([[len(one.prompt) + len(one.target)] for one in items])).long()
-    return {**made, "attention_mask": real, "position_ids": None, "item_ids": None}
+    made = training_batch([[one] for one in items], pad_id=pad_id)
+    real = (torch.arange(made.input_ids.shape[1]) < torch.tensor([[size(one)] for one in items])).long()
+    return {
+        "frames": made.frames, "frame_mask": made.frame_mask, "input_ids": made.input_ids, "labels": made.labels, "attention_mask": real,
+    }  # fmt: skip
 
 
-def plain_script(model: SpeechLLM, examples: Sequence[Example], features: Features, config: TrainConfig) -> int:
-    """What one writes first: Trainer, a data set of questions, a collator that pads. Returns the tokens."""
-    data = Questions(model, examples, features)
-    seen: list[int] = []
+Taken = Callable[[int], None]
+Stepped = Callable[[], None]
+
+
+class Tells(TrainerCallback):
+    """Tells that a step is done."""
+
+    def __init__(self, stepped: Stepped) -> None:
+        self.stepped = stepped
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.stepped()
+
+
+def plain_script(
+    model: SpeechLLM, examples: Sequence[Example], features: Features, config: TrainConfig, stepped: Stepped, took: Taken
+) -> SpeechLLM:
+    """What one writes first: Trainer, a data set of questions, a collator that pads."""
+    data = Questions(model, examples, features, cut=config.shift_frames)
 
     def collate(items: Sequence[Any]) -> dict[str, Any]:
-        seen.append(sum(len(one.prompt) + len(one.target) for one in items))
+        took(sum(map(size, items)))
         return padded_rows(items, model.config.pad_token_id)
 
     with tempfile.TemporaryDirectory() as place:
@@ -145,49 +252,54 @@ def plain_script(model: SpeechLLM, examples: Sequence[Example], features: Featur
         )  # fmt: skip
         optimizer = adamw(model, config, decoder_lr=1.0)
         pair: Any = (optimizer, Schedule(optimizer, config))
-        trainer = Trainer(model=model, args=args, train_dataset=data, data_collator=collate, optimizers=pair)
+        trainer = Trainer(
+            model=model, args=args, train_dataset=data, data_collator=collate, optimizers=pair, callbacks=[Tells(stepped)]
+        )
         trainer.log = lambda logs, start_time=None: None  # type: ignore[method-assign]
         trainer.train()
-    return sum(seen)
+    return model
 
 
-def tokens_of(model: SpeechLLM, examples: Sequence[Example], features: Features, feed: Feed) -> int:
-    """Tokens of the questions of a feed, each counted with its own speech, prompt and answer."""
-    one_by_one = Questions(model, examples, features)
-    sizes: dict[int, int] = {}
-    total = 0
-    for rows in feed.plan():
-        for index in (index for row in rows for index in row.group):
-            if index not in sizes:
-                item = one_by_one[index]
-                sizes[index] = len(item.prompt) + len(item.target)
-            total += sizes[index]
-    return total
-
-
-def bare_loop(model: SpeechLLM, feed: Feed, config: TrainConfig) -> None:
+def bare_loop(
+    model: SpeechLLM, examples: Sequence[Example], features: Features, config: TrainConfig, stepped: Stepped, took: Taken
+) -> SpeechLLM:
     """The fewest lines that take the same steps."""
     model.train()
     optimizer = adamw(model, config, decoder_lr=1.0)
     rates = Schedule(optimizer, config)
     trained = [one for one in model.parameters() if one.requires_grad]
-    order = batches(feed.examples, mix={}, group_size=config.group_size, batch_size=config.batch_size, seed=config.seed)
+    packed = config.rows == "packed"
+    order = batches(examples, mix={}, group_size=config.group_size, batch_size=config.batch_size, seed=config.seed, mixed=packed)
     chance = random.Random(config.seed)
     for _ in range(config.steps):
         rows = []
         for group in next(order):
-            examples = [feed.examples[index] for index in group]
+            asked = [examples[index] for index in group]
             cut = chance.randint(0, config.shift_frames)
-            heard = feed.features[examples[0].clip_id] if examples[0].prompt.startswith(AUDIO) else None
+            heard = features[asked[0].clip_id] if asked[0].prompt.startswith(AUDIO) else None
             heard = None if heard is None else heard[min(cut, len(heard) // 4) :]
-            rows.append([model.item(one.prompt, heard, target=one.target) for one in examples])
-        loss = model.on(training_batch(rows, pad_id=model.config.pad_token_id)).loss
+            rows.append([model.item(one.prompt, heard, target=one.target) for one in asked])
+        took(sum(size(one) for row in rows for one in row))
+        loss = model.on(training_batch(rows, pad_id=model.config.pad_token_id, packed=packed)).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
         optimizer.step()
         rates.step()
         loss.item()
+        stepped()
+    return model
+
+
+class Counted(Feed):
+    """A feed that tells the tokens of its questions."""
+
+    took: Taken = staticmethod(lambda tokens: None)
+
+    def _items(self, row: Any) -> Any:
+        items = super()._items(row)
+        self.took(sum(map(size, items)))
+        return items
 
 
 def ours(model: SpeechLLM, feed: Feed, config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> SpeechTrainer:
@@ -209,36 +321,46 @@ def on_this_machine(given: argparse.Namespace) -> None:
     else:
         width = 96
         examples, features = drawn(80, frames=1_000, width=width)
-    config = TrainConfig(steps=given.steps, save_every=0)
+    config = TrainConfig(steps=given.steps, save_every=0, rows=given.rows, seed=given.seed)
     kept, held = hold_out(examples, 0.1, seed=1)
-    parts = SpeechLLMConfig()
-    found: dict[str, list[Result]] = {"trainer": [], "bare loop": [], "plain padded script": []}
-    for _ in range(given.rounds):
-        for name, results in found.items():
-            with deterministic(config):
-                model = _start(kept, parts, config, width, None, None, ())
-                feed = Feed(model, kept, features, config)
-                count = tokens_of(model, kept, features, feed)
-                gaps = (time.perf_counter(), time.process_time())
-                if name == "plain padded script":
-                    count = plain_script(model, kept, features, config)
-                elif name == "bare loop":
-                    bare_loop(model, feed, config)
-                else:
-                    ours(model, feed, config)
-                wall, processor = time.perf_counter() - gaps[0], time.process_time() - gaps[1]
-                results.append(Result(count / wall, count / processor, held_out_loss(model, held, features, config)))
-    print(f"{config.steps} steps of about {config.batch_size} questions, {given.rounds} rounds, one thread; medians")
-    for name, results in found.items():
-        one = Result(*(statistics.median(column) for column in zip(*results, strict=True)))
-        print(
-            f"{name:20} {one.wall:9.0f} tokens/s of wall time {one.processor:9.0f} of processor time, loss held out {one.loss:.4f}"
-        )
-    best = {name: max(one.processor for one in results) for name, results in found.items()}
-    print(
-        f"best rounds, processor time: trainer {best['trainer'] / best['plain padded script']:.2f} times the plain script, "
-        f"{100 * (best['bare loop'] / best['trainer'] - 1):+.1f} % over the bare loop"
-    )
+
+    def new() -> SpeechLLM:
+        return _start(kept, SpeechLLMConfig(), config, width, None, None, ())
+
+    def trainer(stepped: Stepped, took: Taken) -> SpeechLLM:
+        model = new()
+        feed = Counted(model, kept, features, config)
+        feed.took = took
+        ours(model, feed, config, [Tells(stepped)])
+        return model
+
+    known = {
+        "trainer": trainer,
+        "bare loop": lambda stepped, took: bare_loop(new(), kept, features, config, stepped, took),
+        "plain script": lambda stepped, took: plain_script(new(), kept, features, config, stepped, took),
+    }
+    runners = [Runner(name, run) for name, run in known.items() if name in (given.only or known)]
+    Turns(runners, config, lambda model: held_out_loss(model, held, features, config)).go()
+    print(f"{config.steps} steps of about {config.batch_size} questions, rows {config.rows}, seed {config.seed}, one thread")
+    for one in runners:
+        clock, busy = (sum(one.tokens) / sum(seconds) for seconds in (one.wall, one.processor))
+        print(f"{one.name:14} tokens/s: {clock:7,.0f} by the clock, {busy:7,.0f} of processor time; held-out loss {one.loss:.4f}")
+    by_name = {one.name: one for one in runners}
+    if "trainer" in by_name and "plain script" in by_name:
+        compare("trainer over plain script", by_name["trainer"], by_name["plain script"])
+    if "trainer" in by_name and "bare loop" in by_name:
+        compare("trainer over bare loop", by_name["trainer"], by_name["bare loop"])
+
+
+def compare(title: str, one: Runner, other: Runner) -> None:
+    """Tokens per second of one over those of another, of all and of the turns between the first and the last, where nothing begins or ends."""
+    said = []
+    for name in ("wall", "processor"):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        whole = sum(one.tokens) / sum(mine) / (sum(other.tokens) / sum(theirs))
+        inner = [(a / x) / (b / y) for a, x, b, y in list(zip(one.tokens, mine, other.tokens, theirs, strict=True))[1:-1]]
+        said.append(f"{whole:.3f} {name}" + (f" (median of inner turns {statistics.median(inner):.3f})" if inner else ""))
+    print(f"{title}: {', '.join(said)}")
 
 
 GEMMA2_9B = {
@@ -381,8 +503,10 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--rows", choices=("packed", "bucketed"), default="packed")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=("trainer", "bare loop", "plain script"))
     parser.add_argument("--gpu")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--peak", type=float)

@@ -60,13 +60,40 @@ CacheDir = Annotated[Location, BeforeValidator(location), PlainSerializer(str, r
 KEY_VARIABLES = ("UNDERTONE_API_KEY", "OPENAI_API_KEY")
 
 
+class TextPart(BaseModel):
+    """A text between sounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class InputAudio(BaseModel):
+    """A sound file in base64."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    format: Literal["wav", "mp3"]
+
+
+class AudioPart(BaseModel):
+    """A sound where it is heard."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["input_audio"] = "input_audio"
+    input_audio: InputAudio
+
+
 class Message(BaseModel):
-    """One message of a conversation."""
+    """One message of a conversation; with sound it has parts, in the order in which they are read and heard."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: str | tuple[TextPart | AudioPart, ...]
 
 
 class Reply(BaseModel):
@@ -279,6 +306,9 @@ def _short(tokens: int) -> str:
 _PER_POOL = 8
 """Requests in flight for each pool of connections."""
 
+_ENOUGH_FAILED = 8
+"""Questions without a reply, and no reply at all, after which an endpoint counts as down; each was tried as often as its settings say."""
+
 
 class ChatClient:
     """An async context manager; use one inside one event loop and share it between tasks.
@@ -349,6 +379,12 @@ class ChatClient:
         """The reply that the cache holds, None where there is none; sends nothing, enters no account, and works outside `async with`."""
         return self._read(self._request(messages, schema, seed, attempt)[1])
 
+    def nobody_there(self, error: ServiceError) -> bool:
+        """Whether every other question would meet the same error: nothing came but replies of the cache, and the request is not to blame."""
+        of_the_request = getattr(error.__cause__, "status_code", None) in (400, 413, 422)
+        account = self.account
+        return account.replies == account.cached and account.failed >= _ENOUGH_FAILED and not of_the_request
+
     def _request(
         self, messages: Sequence[Message], schema: type[BaseModel] | None, seed: int | None, attempt: int
     ) -> tuple[dict[str, Any], str]:
@@ -385,7 +421,9 @@ class ChatClient:
         # In the last message: chat templates such as Gemma's take no second message of the same role.
         *before, last = request["messages"]
         words = f"Reply with one JSON object and nothing else. It must fit this JSON schema: {json.dumps(shape)}"
-        told = {**request, "messages": [*before, {**last, "content": f"{last['content']}\n\n{words}"}]}
+        said = last["content"]
+        more = f"{said}\n\n{words}" if isinstance(said, str) else [*said, TextPart(text=words).model_dump()]
+        told = {**request, "messages": [*before, {**last, "content": more}]}
         if not self._plain_json:
             formatted = {"type": "json_schema", "json_schema": {"name": "reply", "schema": shape, "strict": False}}
             try:
@@ -571,6 +609,16 @@ def _seen(mark: str) -> str:
 
 _THINKING = re.compile(r"\A\s*<think>.*?</think>", re.IGNORECASE | re.DOTALL)
 """What reasoning models write first, where the server does not take it out; drafts of the reply may stand in it."""
+
+
+def without_thinking(text: str) -> str:
+    """A reply without what a reasoning model thought first.
+
+    >>> without_thinking("<think>A low voice, slow.</think> Sad.")
+    'Sad.'
+    """
+    said = _THINKING.sub("", text)
+    return said if said == text else said.lstrip()
 
 
 def read_json(text: str, schema: type[M], *, alone: bool = False) -> M:

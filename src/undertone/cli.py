@@ -217,7 +217,7 @@ def strategies() -> None:
     from undertone.generate.strategies import STRATEGIES
 
     for name, made in STRATEGIES.items():
-        who = "LLM or grammar" if name in STRATEGY_KINDS else "LLM"
+        who = "LLM or grammar" if name in STRATEGY_KINDS or made.offline else "LLM"
         typer.echo(f"{name:16} {who:15} {(made.__doc__ or '').splitlines()[0]}")
     for written, kinds in STRATEGY_KINDS.items():
         if written not in STRATEGIES:
@@ -296,6 +296,49 @@ def sweep(
     where = _where(executor, ray_address, None)
     with _running(_study_of_run(run, set_, seed), run, workers=workers, execution=where, until=until, redo=redo) as made:
         recipe.sweep(made, tuple(system or ()), anew=anew)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Folders of finished runs, two or more.")],
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="KEY",
+            help="A setting that the runs differ in, such as model.adapter.kind: each value has rows of its own.",
+        ),
+    ] = None,
+    test_sets: Annotated[
+        bool, typer.Option("--test-sets", help="Whether the test sets of two runs of the same systems order these alike.")
+    ] = False,
+    judge: Annotated[str | None, typer.Option("--judge", help="Whose scores, where several judged.")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs that differ in more; what differs is printed.")] = False,
+    to: Annotated[str | None, typer.Option("--to", help="Also write what was found to this file, as JSON.")] = None,
+) -> None:
+    """Put runs of one study beside each other: mean over seeds, intervals over runs and recordings, in how many runs a result holds.
+
+    Example: undertone compare runs/seed-1 runs/seed-2 runs/seed-3
+    """
+    from undertone.evaluate import compare as over_runs
+    from undertone.evaluate import two_sets
+    from undertone.parquet import write_bytes
+    from undertone.paths import location
+    from undertone.recipe import recorded_study
+
+    folders = [location(one) for one in runs]
+    studies = [recorded_study(one).model_dump(mode="json") for one in folders]
+    found: over_runs.Comparison | two_sets.SetAgreement
+    if test_sets:
+        if by or judge:
+            raise ConfigError("--test-sets compares under every judge of both runs and by no setting; leave out --by and --judge")
+        found = two_sets.of_runs(folders, studies, anyway=anyway)
+    else:
+        read = [over_runs.read_run(folder, study, judge=judge) for folder, study in zip(folders, studies, strict=True)]
+        found = over_runs.compare(read, by=by, anyway=anyway)
+    typer.echo(found.plain_text(), nl=False)
+    if to is not None:
+        write_bytes(location(to), found.model_dump_json(indent=1).encode())
 
 
 @app.command()

@@ -44,6 +44,9 @@ class Record(BaseModel):
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Fields that differ between two equal runs (times, absolute paths); left out of a table's digest."""
 
+    grown: ClassVar[frozenset[str]] = frozenset()
+    """Fields with a default that came after tables had been written; a table without such a column is read all the same."""
+
     @property
     def id(self) -> str:
         """The record's key: a function of its content."""
@@ -273,19 +276,30 @@ class Clip(Record):
 
 
 class Turn(Record):
-    """A question that was asked before, and its answer."""
+    """What the user asked or said before, and its answer.
 
-    question: str = Field(min_length=1)
+    `clip_id` is the clip in which the user spoke this turn, where each turn of a dialogue was spoken by itself; None where all turns are
+    about one clip.
+    """
+
+    question: str
     answer: str = Field(min_length=1)
+    clip_id: str | None = None
+
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if not self.question and self.clip_id is None:
+            raise ValueError("a turn without a question is spoken in a clip; got no clip_id")
+        return self
 
 
 class QAPair(Record):
     """A question about a clip, its answer, and how both came about.
 
     `label` is the deterministic answer where there is one ("sad" for a DE question, "female" for DG), `label_attribute` what it is a
-    value of. `history` are the turns before it in a dialogue about the clip. `evidence` is the text that the generator saw, `raw` what it
-    replied, `model` the LLM that wrote it. `checks` are those that the pair passed, `flags` those that it did not pass but stays for, to be
-    reported apart.
+    value of. The question of a reply (kind REPLY) may be empty: the speech is all that is given. `history` are the turns before it in a
+    dialogue. `evidence` is the text that the generator saw, `raw` what it replied, `model` the LLM that wrote it. `checks` are those that the
+    pair passed, `flags` those that it did not pass but stays for, to be reported apart.
     """
 
     clip_id: str
@@ -293,7 +307,7 @@ class QAPair(Record):
     split: Split | None = None
     source: str
     kind: Kind
-    question: str = Field(min_length=1)
+    question: str
     answer: str = Field(min_length=1)
     label_attribute: str | None = None
     label: str | None = None
@@ -306,18 +320,33 @@ class QAPair(Record):
     checks: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if not self.question and self.kind != "REPLY":
+            raise ValueError(f"a pair of kind {self.kind} has a question; got an empty one, which is for REPLY alone")
+        return self
+
     @property
     def id(self) -> str:
-        before = [text for turn in self.history for text in (turn.question, turn.answer)]
+        before = [text for turn in self.history for text in (turn.question, turn.answer, turn.clip_id) if text is not None]
         return content_hash(self.source, self.clip_id, self.kind, *before, self.question, self.answer)
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """The clips that the user speaks in, in their order; the last is the one that it is about."""
+        return (*(turn.clip_id for turn in self.history if turn.clip_id is not None), self.clip_id)
 
 
 class Example(Record):
     """One training or test item of one arm: what the model is shown besides the audio, and what it should say.
 
     `prompt` is the whole text as the model reads it, metadata included; `metadata` repeats the metadata part alone (None where the arm
-    shows none).
+    shows none). `earlier` are the clips that it hears before `clip_id`, those of the earlier turns of a spoken dialogue. `teacher` is what
+    a teacher that does not hear reads in place of `prompt`, by what it is told ("emotion", "nothing"). `category` and `dimensions` (by
+    name, 0..1) are what heads beside the decoder learn.
     """
+
+    grown: ClassVar[frozenset[str]] = frozenset({"earlier", "teacher", "category", "dimensions"})
 
     arm: str
     pair_id: str
@@ -327,10 +356,22 @@ class Example(Record):
     metadata: str | None = None
     prompt: str
     target: str
+    earlier: tuple[str, ...] = ()
+    teacher: dict[str, str] | None = None
+    category: str | None = None
+    dimensions: dict[str, float] | None = None
 
     @property
     def id(self) -> str:
         return f"{self.pair_id}:{self.arm}"
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """All that training sees of it, as texts; what is not there adds none."""
+        held: list[str] = [self.id, self.prompt, self.target, *self.earlier]
+        for name, mapping in (("teacher", self.teacher), ("dimensions", self.dimensions)):
+            held += [f"{name}:{key}={value}" for key, value in sorted((mapping or {}).items())]
+        return (*held, *([f"category={self.category}"] if self.category is not None else []))
 
 
 class Answer(Record):
@@ -463,7 +504,7 @@ _AT_ONCE = 32
 
 def iter_arrow(table: pa.Table, record: type[R]) -> Iterator[R]:
     """Like `from_arrow`, one at a time."""
-    missing = [name for name in arrow_schema(record).names if name not in table.column_names]
+    missing = [name for name in arrow_schema(record).names if name not in table.column_names and name not in record.grown]
     if missing:
         raise DataError(
             f"this table is not a {record.__name__} table: missing columns {', '.join(missing)}; it has {', '.join(table.column_names)}"

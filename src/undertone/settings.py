@@ -55,6 +55,33 @@ def override(content: Mapping[str, Any], settings: Sequence[str]) -> dict[str, A
     return made
 
 
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping laid over another, key by key into sections.
+
+    A section that is of another `kind`, or that gives a `name` where the other gives a `config` (or the other way round), replaces the
+    whole section: keys of the one would be unknown to the other.
+
+    >>> merged({"adapter": {"kind": "mlp", "stack": 15}, "lora": None}, {"adapter": {"kind": "conv"}, "lora": {"r": 4}})
+    {'adapter': {'kind': 'conv'}, 'lora': {'r': 4}}
+    """
+    made: dict[str, Any] = _copied(under)
+    for key, value in over.items():
+        below = made.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and not _another(below, value):
+            made[key] = merged(below, value)
+        else:
+            made[key] = _copied(value)
+    return made
+
+
+def _another(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    kinds = "kind" in value and value["kind"] != below.get("kind", value["kind"])
+    sources = any(
+        below.get(one) is not None and value.get(other) is not None for one, other in (("name", "config"), ("config", "name"))
+    )
+    return kinds or sources
+
+
 def _copied(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copied(one) for key, one in value.items()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -23,7 +23,8 @@ from undertone.condense.occurrence import Occurrence
 from undertone.condense.quality import Quality
 from undertone.corpora.stage import Corpus
 from undertone.errors import ConfigError
-from undertone.evaluate.stage import JudgeStage
+from undertone.evaluate.stage import AnyJudge, JudgeStage
+from undertone.evaluate.study_table import CONTROLS
 from undertone.evaluate.sweep import Sweep
 from undertone.generate.checks import CheckStage, RepeatStage
 from undertone.generate.stage import GenerateStage
@@ -53,13 +54,15 @@ class References(Section):
 class Condense(Section):
     """The filters of condensation, in the order in which they run; the first three only where the study names them.
 
-    `quality` reads the labels of the labeller `quality`, `duplicates` those of `fingerprint`: name these in `label.labellers` too.
+    `quality` reads the labels of the labeller `quality`, `duplicates` those of `fingerprint`: name these in `label.labellers` too. `utterances`
+    makes each segment a clip of its own, for sources that are about segments.
     """
 
     quality: Quality | None = None
     language: Language | None = None
     duplicates: Duplicates | None = None
     consistency: Consistency = Consistency()
+    utterances: CutClips = CutClips(rule=ClipRule(min_ms=500, max_ms=30_000, max_segments=1))
     clips: CutClips = CutClips()
     occurrence: Occurrence = Occurrence()
     balance: Balance = Balance()
@@ -103,7 +106,7 @@ class Generate(Section):
     @model_validator(mode="after")
     def _trains_on_train(self) -> Self:
         for name, stage in self.sources.items():
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in ("base", "contextual"):
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in ("base", "contextual", "single"):
                 raise ValueError(f"generate.sources: {name!r} cannot name a source; expected small letters, digits and _")
             if stage.frames == "test" or "test" in stage.splits:
                 raise ValueError(
@@ -125,12 +128,21 @@ class Evaluate(Section):
     """The benchmark's questions, the judge, and the statistics of the study table.
 
     `direct` asks about single utterances (like IEMOCAP's questions in the paper), `context` about clips with a context. Of the many utterances
-    a share is drawn, so that contextual questions keep their weight in the overall score. `sweep` says what `undertone sweep` asks.
+    a share is drawn, so that contextual questions keep their weight in the overall score. `replies` asks for a reply to each utterance (or in
+    spoken dialogues, strategy `dialogue`); None for no such questions. `sweep` says what `undertone sweep` asks.
+
+    `judge` makes the study table. Each of `judges` scores the same answers besides: one that scores questions has a table of its own, those of
+    `kind: epitome` share the table of empathy, in which `baselines` gives systems a role ("text only") that others are compared with.
+    `contrasts` is which systems are compared: the paper's ("named"), "all", or a list of pairs.
     """
 
     direct: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("DE", "DG"), share=0.3)
     context: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("C", "CE", "CG"))
+    replies: GenerateStage | None = None
     judge: JudgeStage = JudgeStage()
+    judges: tuple[AnyJudge, ...] = ()
+    baselines: dict[str, str] = Field(default_factory=dict)
+    contrasts: Literal["named", "all"] | tuple[tuple[str, str], ...] = "named"
     resamples: int = Field(default=2000, ge=100)
     max_new_tokens: int = Field(default=40, ge=1)
     sweep: Sweep = Sweep()
@@ -143,6 +155,28 @@ class Evaluate(Section):
         direct = info.field_name == "direct"
         own = {"kinds": ("DE", "DG"), "share": 0.3} if direct else {"kinds": ("C", "CE", "CG")}
         return {"strategy": "benchmark", "splits": ("test",), **own, **value}
+
+    @field_validator("replies", mode="before")
+    @classmethod
+    def _asks_for_replies(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        own = {"strategy": "continuation", "source": "benchmark", "splits": ("test",), "frames": "test", **value}
+        return {"about": "clips" if own["strategy"] == "dialogue" else "utterances", **own}
+
+    @model_validator(mode="after")
+    def _tests_replies_on_test(self) -> Self:
+        asked = self.replies
+        if asked is None:
+            return self
+        if asked.strategy not in ("continuation", "dual_think", "dialogue"):
+            raise ValueError(f"evaluate.replies: got strategy {asked.strategy!r}, expected continuation, dual_think or dialogue")
+        if asked.frames != "test" or asked.splits != ("test",) or asked.material == "segments":
+            raise ValueError(
+                "evaluate.replies asks about human references of split test in test wordings: expected no other frames, splits or about"
+            )
+        asked.made()
+        return self
 
     @model_validator(mode="after")
     def _tests_on_test(self) -> Self:
@@ -184,6 +218,28 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _systems_can_be_made(self) -> Self:
+        for index, one in enumerate(self.systems):
+            try:
+                self.model_of(one), self.train_of(one)
+            except ConfigError as error:
+                raise ValueError(f"systems.{index} ({one.name}): {error}") from None
+        return self
+
+    def model_of(self, system: System) -> SpeechLLMConfig:
+        """The model of one system: the study's, with what differs."""
+        if not system.model:
+            return self.model
+        content = settings.merged(self.model.model_dump(mode="json"), system.model)
+        return settings.validated(SpeechLLMConfig, content, where="model")
+
+    def train_of(self, system: System) -> TrainConfig:
+        """How one system is trained: as the study says, with what differs, and with the study's seed."""
+        content = settings.merged(self.train.model_dump(mode="json"), system.train)
+        made = settings.validated(TrainConfig, content, where="train") if system.train else self.train
+        return made.model_copy(update={"seed": self.seed})
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for what, names in (
             ("corpora", [one.title for one in self.corpora]),
@@ -196,14 +252,24 @@ class Study(Section):
         if taken:
             raise ValueError(f"systems: the name {taken[0]!r} is a folder of the run itself; give the system another")
         known = ", ".join(self.generate.sources)
-        staged = {name for one in self.train.stages for name in (*one.sources, *(one.mix or {}))}
-        for where, named in (("train.mix", set(self.train.mix)), ("train.stages", staged)):
-            if strange := sorted(named - self.generate.sources.keys()):
-                raise ValueError(f"{where} names {', '.join(strange)}; expected some of generate.sources: {known}")
+        for config in (self.train, *(self.train_of(one) for one in self.systems if one.train)):
+            staged = {name for one in config.stages for name in (*one.sources, *(one.mix or {}))}
+            for where, named in (("train.mix", set(config.mix)), ("train.stages", staged)):
+                if strange := sorted(named - self.generate.sources.keys()):
+                    raise ValueError(f"{where} names {', '.join(strange)}; expected some of generate.sources: {known}")
         for one in self.systems:
             missing = [name for name in one.data if name not in self.generate.sources]
             if missing:
                 raise ValueError(f"systems: {one.name} is trained on {', '.join(missing)}, but generate.sources has {known}")
+        there = {one.name for one in self.systems}
+        compared = self.evaluate.contrasts if not isinstance(self.evaluate.contrasts, str) else ()
+        named_there: dict[str, Iterable[str]] = {
+            "baselines": self.evaluate.baselines.values(),
+            "contrasts": (one for pair in compared for one in pair),
+        }
+        for where, called in named_there.items():
+            if strangers := sorted(set(called) - there - set(CONTROLS)):
+                raise ValueError(f"evaluate.{where} names {', '.join(strangers)}; systems are {', '.join(sorted(there))}")
         trained = {one.name for one in self.systems if one.weights_of is None}
         for one in self.systems:
             if one.weights_of is not None and one.weights_of not in trained:

@@ -22,9 +22,10 @@ from tests.contract.test_judges import item
 from tests.object_store import make_bucket, s3_server
 from tests.unit.test_grammar import DEMO, MIXED, clip, segment, spoken
 from undertone import paths, recipe
-from undertone.chat import Endpoint, Prices, as_data
+from undertone.chat import Endpoint, Prices
 from undertone.errors import ConfigError, ServiceError
 from undertone.evaluate.judges import LLMJudge
+from undertone.evaluate.judging import quoted
 from undertone.execute import run_stage, write_rows
 from undertone.execute.pool import Execution, Stopped
 from undertone.generate.ask import ask_ahead, ask_ahead_of, dry_run, explain
@@ -32,6 +33,7 @@ from undertone.generate.llm import LLMGenerator
 from undertone.generate.stage import GenerateStage
 from undertone.generate.strategies import STRATEGIES
 from undertone.paths import Remote, StoreError, location
+from undertone.recipe.evaluating import judge_stage
 from undertone.records import Clip, Loss, QAPair, Recording
 from undertone.study import Study
 from undertone.tables import Fingerprint, open_table
@@ -299,7 +301,7 @@ def test_the_benchmark_is_asked_ahead_foreseen_and_kept_like_a_source(tmp_path: 
         said.clear()
         recipe.foresee(run)
         assert "evaluate.direct\nbenchmark: 12 requests about 12 clips, 12 of them answered already" in "\n".join(said)
-        judge = recipe._judge(run).judge
+        judge = judge_stage(run).judge
         assert isinstance(judge, LLMJudge)
         assert judge.cache_dir == tmp_path / recipe.CHAT
 
@@ -420,10 +422,10 @@ ATTACKS = {
 CONTROL_TOKENS = re.compile(r"<\|im_|<\|eot|<start_of_turn|\[/?INST\]|<<SYS|</s>")
 
 
-def steered(attack: str, *, as_word: bool) -> Clip:
+def steered(attack: str, *, as_word: bool, gender: str = "male") -> Clip:
     """A clip in which somebody says it, between two other people; as one of the words, or in a segment without times of words."""
     said = f"now listen to me all of you {attack}"
-    before, between = segment("one two", 0, "sad", "female"), segment("one " * 20, 1_000, "angry", "male")
+    before, between = segment("one two", 0, "sad", "female"), segment("one " * 20, 1_000, "angry", gender)
     after = segment("one two", 10_000, "happy", "female")
     words = (between.words[0].model_copy(update={"text": said}),) if as_word else ()
     between = between.model_copy(update={"transcript": said, "words": words})
@@ -443,7 +445,7 @@ def tamed(hostile: Clip) -> Clip:
 @pytest.mark.parametrize("as_word", [True, False])
 def test_words_in_a_clip_stay_on_their_line_between_the_fences(strategy: str, attack: str, as_word: bool) -> None:
     generator = LLMGenerator(STRATEGIES[strategy](), at=Endpoint(endpoint="http://127.0.0.1:9/v1", model="fake"))
-    hostile = steered(attack, as_word=as_word)
+    hostile = steered(attack, as_word=as_word, gender="female" if strategy == "dialogue" else "male")  # of one voice
     puts, innocent = generator.puts(hostile, seed=SEED), generator.puts(tamed(hostile), seed=SEED)
     assert puts
     for put, same in zip(puts, innocent, strict=True):
@@ -482,7 +484,7 @@ def test_words_that_are_judged_stay_between_their_marks(rubric: str, part: str, 
     assert (prompt.count(opening), prompt.count(closing)) == (1, 1)
     before, rest = prompt.split(opening)
     inside, after = rest.split(closing)
-    assert inside == as_data(attack, lines=True)
+    assert inside == quoted(attack)
     assert fence not in inside
     assert "zebra" not in before + after
     assert not CONTROL_TOKENS.search(prompt)

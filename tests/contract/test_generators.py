@@ -18,6 +18,7 @@ from undertone.errors import ConfigError, ServiceError
 from undertone.evaluate.mapping import to_label
 from undertone.generate.grammar import STRATEGY_KINDS, GrammarGenerator
 from undertone.generate.llm import LLMGenerator
+from undertone.generate.offline import OfflineGenerator
 from undertone.generate.protocol import Generator
 from undertone.generate.stage import GenerateStage
 from undertone.generate.strategies import STRATEGIES
@@ -51,6 +52,9 @@ def written(body: dict[str, Any]) -> str:
         return json.dumps({"pairs": [pair(kind) for kind in kinds]})
     if '{"turns"' in prompt:
         return f"```json\n{json.dumps({'turns': [pair('CE'), pair('C')]})}\n```"
+    if '{"replies"' in prompt:
+        turns = re.findall(r"^\d+\. \(", prompt, re.MULTILINE)
+        return json.dumps({"replies": [f"Oh, I see. What comes after {at}?" for at, _ in enumerate(turns, 1)]})
     if "reply_emotion" in prompt:
         return json.dumps({"reply_emotion": "Joyful", "reply": "I'm so sorry to hear that. What will you do now?"})
     return "Oh, I see. And when will it be?"
@@ -64,11 +68,23 @@ def asking(
     return LLMGenerator(STRATEGIES[strategy](**settings), at=Endpoint(**options), cache_dir=cache_dir)
 
 
-@pytest.fixture(params=[*(f"grammar:{one}" for one in STRATEGY_KINDS), *(f"llm:{one}" for one in STRATEGIES)])
+OFFLINE = [name for name, kind in STRATEGIES.items() if kind.offline]
+
+
+@pytest.fixture(
+    params=[
+        *(f"grammar:{one}" for one in STRATEGY_KINDS),
+        *(f"offline:{one}" for one in OFFLINE),
+        *(f"llm:{one}" for one in STRATEGIES),
+    ]
+)
 def generator(request: pytest.FixtureRequest) -> Iterator[Generator]:
     how, strategy = request.param.split(":")
     if how == "grammar":
         yield GrammarGenerator(strategy=strategy)
+        return
+    if how == "offline":
+        yield OfflineGenerator(STRATEGIES[strategy]())
         return
     with FakeEndpoint(written) as server:
         yield asking(server, strategy)
@@ -78,7 +94,9 @@ def test_pairs_are_complete_and_about_their_clip(generator: Generator) -> None:
     made = [(about, one) for about in CLIPS for one in generator.write(about, seed=1)]
     assert made
     for about, one in made:
-        assert (one.clip_id, one.recording_id, one.split) == (about.id, about.recording_id, about.split)
+        assert (one.recording_id, one.split) == (about.recording_id, about.split)
+        turns = [segment.id for segment in about.segments] if one.source == "dialogue" else []
+        assert one.clip_id in (turns or [about.id])
         by = generator.strategy if isinstance(generator, LLMGenerator) else generator
         assert one.generator == f"{by.name}@{by.version}"
         assert (one.model, one.raw is None) == (("fake", False) if isinstance(generator, LLMGenerator) else (None, True))
@@ -105,8 +123,9 @@ def test_the_answer_says_the_label_in_words_that_the_evaluation_reads(generator:
         "self_generated",
         "continuation",
         "dual_think",
+        "dialogue",
     }  # they transcribe, or write no answer to a question with a label
-    assert isinstance(generator, GrammarGenerator | LLMGenerator)
+    assert isinstance(generator, GrammarGenerator | OfflineGenerator | LLMGenerator)
     strategy = generator.strategy if isinstance(generator, GrammarGenerator) else generator.strategy.name
     assert told or strategy in silent
     for one in told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -662,6 +663,8 @@ def test_asking_leaves_a_model_in_training_as_it_was() -> None:
     model = speech_llm().train()
     list(model.stream(build("Who?"), frames(20), max_new_tokens=2))
     model.generate(prompt_batch([model.item(build("Who?"), frames(20))], pad_id=model.tokenizer.pad_id), max_new_tokens=2)
+    with pytest.raises(ModelError, match="audio tokens but no frames were given"):
+        model.generate(replace(prompt_batch([model.item(build("Who?"), frames(20))], pad_id=0), frames=None), max_new_tokens=2)
     assert model.training
     assert model.adapter.training
 

@@ -231,6 +231,10 @@ def test_a_lora_without_a_tensor_is_refused(fresh: NativeAudioLLM, tmp_path: Pat
     save_file(state, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=r"do not fit its configuration: missing: .*lora_A"):
         NativeAudioLLM.load(tmp_path)
+    for text in ("{}", "not JSON"):
+        (tmp_path / "adapter_config.json").write_text(text)
+        with pytest.raises(ModelError, match=r"does not load \((KeyError|JSONDecodeError): .*Expected its files"):
+            NativeAudioLLM.load(tmp_path)
 
 
 def test_precision_and_device_are_as_asked(folder: Path) -> None:

@@ -23,7 +23,7 @@ from tests.unit.test_train import DIM, MODEL, SYSTEM, Toy
 from undertone.errors import ConfigError, DataError, DependencyError, ModelError, ResumeMismatch
 from undertone.execute import write_rows
 from undertone.model.collate import training_batch
-from undertone.model.config import LoRAConfig, QFormerAdapterConfig
+from undertone.model.config import LoRAConfig, QFormerAdapterConfig, SpeechLLMConfig
 from undertone.model.encode import Encoded
 from undertone.model.features import FeatureCache
 from undertone.model.speech_llm import SpeechLLM
@@ -33,7 +33,7 @@ from undertone.train.augment import augmented, check_augment
 from undertone.train.card import CARD_FILE, Facts, corpora_of, with_scores
 from undertone.train.config import AugmentConfig, StageConfig, TrainConfig
 from undertone.train.feed import Feed, ready
-from undertone.train.job import START, TrainJob, train_one, train_start
+from undertone.train.job import Begin, TrainJob, Way, train_one, train_reading
 from undertone.train.launched import command, shipped
 from undertone.train.mixing import batches, hold_out, staged, tempered
 from undertone.train.optim import parameter_groups, schedule
@@ -166,6 +166,50 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
 
 
 KILLED = config(steps=20, held_out=0.2, eval_every=6, accumulate=2, batch_size=4)
+
+
+def test_a_training_whose_folder_was_moved_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """The best state is looked for beside the last one, and not where it was once."""
+
+    def stop(line: Any) -> None:
+        if line.step == 16:
+            raise Stopped
+
+    # What it learns last makes it worse at the rest, so that an early state is the best.
+    settings = config(**{**KILLED.model_dump(), "lr": 0.1, "stages": [{"steps": 12}, {"steps": 8, "sources": ["asr"]}]})
+    with pytest.raises(Stopped):
+        fit(Toy(12), tmp_path / "stopped", settings, progress=stop)
+    (tmp_path / "stopped").rename(tmp_path / "moved")
+    fit(Toy(12), tmp_path / "moved", settings)
+    fit(Toy(12), tmp_path / "alone", settings)
+    looks = [one["loss"] for one in lines(tmp_path / "alone", HELD_OUT_FILE)]
+    assert looks.index(min(looks)) == 1
+    assert contents(tmp_path / "moved") == contents(tmp_path / "alone")
+    # The same behind the last step, where nothing is evaluated any more: what is left is to read the best weights and to write.
+    (tmp_path / "ended" / CARD_FILE).mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        fit(Toy(12), tmp_path / "ended", settings)
+    (tmp_path / "ended").rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / CARD_FILE).rmdir()
+    fit(Toy(12), tmp_path / "elsewhere", settings)
+    assert contents(tmp_path / "elsewhere") == contents(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_in_half_precision_are_not_trained_in_full(tmp_path: Path, precision: str) -> None:
+    half = MODEL.model_copy(update={"decoder": MODEL.decoder.model_copy(update={"dtype": "bfloat16"})})
+    with pytest.raises(
+        ConfigError,
+        match=r"the decoder is trained in full, but its weights are stored in bfloat16.*set model\.decoder\.dtype=float32, or name decoder in "
+        r"model\.frozen.*model\.lora",
+    ):
+        fit(Toy(6), tmp_path / "half", config(precision=precision), model=half)
+    assert not (tmp_path / "half/model.safetensors").exists()
+    for update in (
+        {"frozen": ("encoder", "decoder")},
+        {"lora": LoRAConfig(r=2, targets=("q_proj",)), "frozen": ("encoder", "decoder")},
+    ):
+        fit(Toy(6), tmp_path / next(iter(update)), config(steps=1, precision=precision), model=half.model_copy(update=update))
 
 
 def test_states_of_another_training_are_refused(tmp_path: Path) -> None:
@@ -577,6 +621,13 @@ def test_a_launch_is_a_shipped_name_or_a_file(tmp_path: Path) -> None:
         ConfigError, match=r"train\.launch='dpp' is no file of accelerate config; expected one, or: cpu, ddp, deepspeed-zero2"
     ):
         command("dpp", None, tmp_path / "task.json")
+    fsdp = yaml.safe_load(shipped()["fsdp"].read_text()) | {"use_cpu": True}
+    (tmp_path / "sharded.yaml").write_text(yaml.safe_dump(fsdp))
+    with pytest.raises(ConfigError, match=r"on a CPU accelerate takes FSDP for plain copies.*expected distributed_type: MULTI_CPU"):
+        command(str(tmp_path / "sharded.yaml"), 2, tmp_path / "task.json")
+    zero = yaml.safe_load(shipped()["deepspeed-zero2"].read_text()) | {"use_cpu": True}
+    (tmp_path / "zero.yaml").write_text(yaml.safe_dump(zero))
+    assert "accelerate.commands.launch" in command(str(tmp_path / "zero.yaml"), 2, tmp_path / "task.json")
 
 
 def test_batches_made_ahead_are_the_same_and_so_are_their_errors() -> None:
@@ -626,7 +677,7 @@ def test_the_card_tells_data_licences_prompts_and_losses(tmp_path: Path) -> None
     assert "None yet" not in scored
 
 
-def job_of(folder: Path, settings: TrainConfig) -> TrainJob:
+def job_of(folder: Path, settings: TrainConfig, *, model: SpeechLLMConfig = MODEL, begin: Begin | None = None) -> TrainJob:
     """A study's tables of the toy, finished."""
     toy = Toy(6)
 
@@ -645,21 +696,20 @@ def job_of(folder: Path, settings: TrainConfig) -> TrainJob:
         pairs=(table("pairs", toy.pairs, QAPair),),
         clips=(table("clips", list(toy.clips.values()), Clip),),
         label=table("label", [one for found in toy.predicted.values() for one in found], Segment),
-        features=features,
         out=folder / "train",
+        starts=folder / "train",
         systems=tuple(SYSTEM.values()),
-        model=MODEL,
-        train=settings,
+        ways={name: Way(model=model, train=settings, features=features, begin=begin) for name in SYSTEM},
         seed=1,
     )
 
 
 def test_an_adapter_that_cannot_be_aligned_is_told_before_anything_is_trained(tmp_path: Path) -> None:
-    job = job_of(tmp_path, config())
-    queries = job.model.model_copy(update={"adapter": QFormerAdapterConfig(queries=2, heads=2)})
+    queries = MODEL.model_copy(update={"adapter": QFormerAdapterConfig(queries=2, heads=2)})
+    job = job_of(tmp_path, config(), model=queries, begin=Begin("reading", "start"))
     with pytest.raises(ModelError, match=r"kind 'qformer' has no embedding per stretch of time.*train\.align\.steps=0"):
-        train_start(job.model_copy(update={"model": queries}), START)
-    assert not list(tmp_path.glob(f"train/{START}/**/{LOSSES_FILE}"))
+        train_reading(job, "reading")
+    assert not list(tmp_path.glob(f"train/**/{LOSSES_FILE}"))
 
 
 def test_a_studys_system_goes_on_from_its_states_and_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -688,8 +738,9 @@ def test_a_studys_system_goes_on_from_its_states_and_leaves_none(tmp_path: Path,
     assert {"README.md", "_done.json", "losses.jsonl", "model.safetensors"} <= left
     for name in ("model.safetensors", "losses.jsonl", "README.md"):
         assert (job.out / "S30" / name).read_bytes() == (tmp_path / "alone/train/S30" / name).read_bytes()
-    again = job.model_copy(update={"train": settings.model_copy(update={"save_every": 5, "trackers": ()})})
-    train_one(again, "S30")  # what weights do not depend on may change
+    train_one(
+        job_of(tmp_path / "again", settings.model_copy(update={"save_every": 5, "trackers": ()})), "S30"
+    )  # what weights do not depend on may change
     assert begun == [3]
 
 

@@ -107,7 +107,7 @@ GENDER = [
     ("It\u2019s a lady speaking.", "female"),
     ("She sounds young.", "female"),
     ("He does.", "male"),
-    ("He is talking to a woman.", "female"),
+    ("He is talking to a woman.", "male"),
     ("Not a man but a woman.", "female"),
     ("This isn't a woman; it is a man.", "male"),
     ("Not a man; she speaks softly.", "female"),
@@ -135,6 +135,143 @@ def test_emotion(text: str, label: str | None) -> None:
 def test_gender(text: str, label: str | None) -> None:
     found = to_label(text, "gender")
     assert (found.label, found.how) == (label, "keyword" if label else "unmapped"), found.matches
+
+
+AGE = [
+    ("child", "child"),
+    ("in his mid-sixties", "elderly"),
+    ("late teens to early twenties", None),
+    ("a young adult of about 24", "young adult"),
+    ("an adult, around 45", "middle-aged"),
+    ("fifties or sixties", None),
+    ("20 minutes", None),
+    ("The voice is 20 years old, I'd say", "young adult"),
+    ("an old house", None),
+    ("She is talking to a child.", None),
+    ("under 30", None),
+    ("The answer is 72.", "elderly"),
+]
+
+SPEAKERS = [
+    ("Two.", "2"),
+    ("a man, a woman and a boy", "3"),
+    ("two women", "2"),
+    ("a woman, perhaps a man", None),
+    ("at least 2", None),
+    ("2 or 3", None),
+    ("2 minutes", None),
+    ("one and the same person", "1"),
+    ("They are two different people.", "2"),
+    ("21 people", None),
+    ("One of them is angry.", None),
+]
+
+GENDERS_OF_SEVERAL = [
+    ("The second speaker is male, the first speaker is female.", "female, male"),
+    ("a man and another man", "male"),
+    ("nobody knows", None),
+]
+
+EVENT = [
+    ("She clears her throat and goes on.", "throat_clearing"),
+    ("There is no music, only rain.", "noise"),
+    ("applause, laughter", None),
+    ("He laughed.", "laughter"),
+    ("The laughing stock of the town", "laughter"),
+]
+
+SAID_BY_THE_MODEL = [
+    ("There is no audio here. I'd be happy to help once you upload it.", "emotion", None),
+    ("I'm afraid the clip is too short.", "emotion", None),
+    ("I'm afraid I can't, but she sounds glad.", "emotion", "happy"),
+    ('The gender is not stated ("the old lady with the pie" is only mentioned).', "gender", None),
+    ('{"gender": "male", "why": "not a female voice"}', "gender", "male"),
+    ('```json\n{"age": "elderly"}\n```', "age", "elderly"),
+    ("No emotions can be determined from this clip.", "emotion", None),
+]
+
+
+@pytest.mark.parametrize(("text", "label"), AGE)
+def test_age(text: str, label: str | None) -> None:
+    assert to_label(text, "age").label == label, to_label(text, "age")
+
+
+@pytest.mark.parametrize(("text", "label"), SPEAKERS)
+def test_speakers(text: str, label: str | None) -> None:
+    assert to_label(text, "speakers").label == label, to_label(text, "speakers")
+
+
+@pytest.mark.parametrize(("text", "label"), GENDERS_OF_SEVERAL)
+def test_genders_of_several_speakers(text: str, label: str | None) -> None:
+    assert to_label(text, "genders").label == label, to_label(text, "genders")
+
+
+@pytest.mark.parametrize(("text", "label"), EVENT)
+def test_event(text: str, label: str | None) -> None:
+    assert to_label(text, "event").label == label, to_label(text, "event")
+
+
+@pytest.mark.parametrize(("text", "attribute", "label"), SAID_BY_THE_MODEL)
+def test_what_a_model_says_of_itself_claims_nothing(text: str, attribute: str, label: str | None) -> None:
+    assert to_label(text, attribute).label == label, to_label(text, attribute)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("The weather.", "nothing_found"),
+        ("not sad", "rejected"),
+        ("sad or happy", "several"),
+        ("Le locuteur est dans la rage", "other_language"),
+    ],
+)
+def test_no_class_has_a_reason(text: str, reason: str) -> None:
+    assert to_label(text, "emotion").reason == reason
+
+
+IEMOCAP = ("frustration", "anger", "excited", "neutral", "happiness", "surprise", "sad")
+
+
+@pytest.mark.parametrize(
+    ("text", "among", "label"),
+    [
+        ("frustrated", IEMOCAP, "frustration"),
+        ("frustrated", ("anger", "joy"), "anger"),
+        ("She is enraged.", IEMOCAP, "anger"),
+        ("frustration or annoyance", IEMOCAP, "frustration"),
+        ("annoyed", IEMOCAP, None),
+        ("thrilled", IEMOCAP, "excited"),
+        ("There is no emotion in it.", IEMOCAP, "neutral"),
+        ("afraid", IEMOCAP, None),
+        ("anxious, not fearful", ("fear", "anxious"), "anxious"),
+        ("Bored.", ("bored", "interested"), "bored"),
+        ("not bored but interested", ("bored", "interested"), "interested"),
+    ],
+)
+def test_offered_classes(text: str, among: tuple[str, ...], label: str | None) -> None:
+    assert to_label(text, "emotion", among=among).label == label, to_label(text, "emotion", among=among)
+
+
+def test_any_attribute_can_be_read_among_offered_classes() -> None:
+    assert to_label("It is a Scottish accent.", "accent", among=("Scottish", "Indian")).label == "Scottish"
+    assert to_label("two", "speakers", among=("1", "3")).reason == "not_offered"
+    assert to_label("about 45", "age", among=("30-39", "40-49")).label == "40-49"
+
+
+def test_offered_classes_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'joy' and 'happy'.*same words"):
+        to_label("sad", "emotion", among=("joy", "happy"))
+    with pytest.raises(ConfigError, match=r"must say years.*'tall'"):
+        to_label("forty", "age", among=("tall",))
+    with pytest.raises(ConfigError, match="got none"):
+        to_label("sad", "emotion", among=())
+
+
+def test_classes_are_those_that_can_be_claimed() -> None:
+    assert mapping.classes("event")[:2] == ("laughter", "crying")
+    assert mapping.classes("gender") == ("female", "male")
+    with pytest.raises(ConfigError, match="'accent'"):
+        mapping.classes("accent")
 
 
 def test_the_tables_are_large_enough() -> None:
@@ -180,4 +317,10 @@ def test_the_digest_covers_the_words_that_answers_are_scored_by(monkeypatch: pyt
     before = mapping.keyword_digest()
     assert mapping.keyword_digest() == before
     monkeypatch.setattr(mapping, table, getattr(mapping, table) - {"before"})
+    assert mapping.keyword_digest() != before
+
+
+def test_the_digest_covers_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = mapping.keyword_digest()
+    monkeypatch.setattr(mapping, "RULES", mapping.RULES + "+")
     assert mapping.keyword_digest() != before

@@ -1,7 +1,6 @@
 """Means with intervals, class metrics, the study table and what surrounds it, on numbers that can be checked by hand."""
 
 import math
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +12,9 @@ from undertone.evaluate.benchmark import describe, leakage
 from undertone.evaluate.labeller_report import labeller_report
 from undertone.evaluate.majority import majority_answers
 from undertone.evaluate.study_table import StudyTable, build, verdict_sentences
+from undertone.evaluate.study_text import p_text
 from undertone.records import Clip, Label, QAPair, Recording, Segment, Verdict
+from undertone.report.scores import study_view
 
 NAN = math.nan
 
@@ -37,7 +38,8 @@ def pair(
 
 
 def verdict(one: QAPair, subject: str, score: float | None, **more: object) -> Verdict:
-    reason = None if score is not None else more.pop("unscored", "refused")
+    why = more.pop("unscored", "refused")
+    reason = None if score is not None else why
     mapped = one.label if score == 100 and one.label else None
     return Verdict.model_validate(
         {
@@ -145,12 +147,22 @@ def test_wrong_lengths_are_refused() -> None:
         metrics.class_metrics(["sad"], ["sad", "happy"])
 
 
-def test_ten_thousand_resamples_of_ten_thousand_items_take_seconds() -> None:
-    values = np.random.default_rng(0).integers(0, 2, size=(10_000, 5)) * 100.0
-    started = time.perf_counter()
-    drawn = metrics.resampled_means(values, [str(one % 500) for one in range(10_000)], resamples=10_000, seed=1)
-    assert time.perf_counter() - started < 5
-    assert drawn.shape == (10_000, 5)
+def test_all_figures_of_one_table_are_of_the_same_resamples() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(50, 10, 60), rng.normal(40, 10, 60)
+    names = [str(one // 3) for one in range(60)]
+    found = metrics.resample({"a": first, "b": second, "a-b": first - second}, names, resamples=300, seed=4)
+    assert found.draws["a"] - found.draws["b"] == pytest.approx(found.draws["a-b"])
+    assert found.interval("a") == metrics.bootstrap_means(first, names, resamples=300, seed=4)[0]
+    assert found.difference("a-b") == metrics.paired_difference(first, second, names, resamples=300, seed=4)
+    assert found.gain("a", "b", over="a-b") == metrics.relative_gain(first, second, names, resamples=300, seed=4)
+
+
+def test_a_mean_over_kinds_has_no_value_where_a_kind_has_no_score() -> None:
+    found = metrics.resample({"C": [1.0, 2], "CE": [NAN, NAN], "all": [1.0, 2]}, ["a", "b"], seed=1)
+    one = found.unweighted(["C", "CE"], over="all")
+    assert (one.mean, one.missing, one.n) == (None, "undefined", 2)
+    assert found.unweighted(["C"], over="all").mean == 1.5
 
 
 # ---- classes -------------------------------------------------------------------------------------------------------------------
@@ -229,6 +241,57 @@ def test_table_compares_and_says_so() -> None:
     assert table.row("S10").gain_percent is None  # type: ignore[union-attr]
 
 
+def test_comparisons_are_tested_and_corrected_together() -> None:
+    verdicts, pairs = small_study()
+    table = build(verdicts, pairs, resamples=500)
+    assert all(one.flip_p is not None and one.holm_p is not None and one.fdr_p is not None for one in table.contrasts)
+    assert all(one.flip_p <= one.fdr_p <= one.holm_p for one in table.contrasts)  # type: ignore[operator]
+    everything = build(verdicts, pairs, contrasts="all", resamples=500)
+    assert [(one.first, one.second) for one in everything.contrasts] == [
+        ("S30", "S10"), ("other", "S10"), ("other", "S30"),
+        ("S10", "majority answer"), ("S30", "majority answer"), ("other", "majority answer"),
+    ]  # fmt: skip
+    text = table.plain_text()
+    assert "Paired tests (2 comparisons)" in text
+    assert "Holm and BH (Benjamini-Hochberg) correct" in text.replace("\n", " ")
+    (chosen,) = build(verdicts, pairs, contrasts=[("other", "S10"), ("S99", "S10")], resamples=50).contrasts
+    assert chosen.first == "other"
+
+
+def test_the_page_shows_groups_and_tests() -> None:
+    verdicts, pairs = small_study()
+    table = build(verdicts, pairs, resamples=500)
+    view = study_view(table)
+    assert view.by_group.columns[:4] == ("C: content", "CP: contextual", "UAS, all kinds", "all questions")
+    s30 = next(row for row in view.by_group.rows if row.name == "S30")
+    uas = table.row("S30").uas  # type: ignore[union-attr]
+    assert s30.cells[2] == f"{uas.mean:.1f} ({uas.low:.1f}–{uas.high:.1f})"
+    assert [row.name for row in view.tests.rows] == ["S30 – S10", "S30 – majority answer"]
+    assert view.tests.rows[0].cells[3] == p_text(table.contrasts[0].holm_p)
+    assert view.tests_note.startswith("2 comparisons. p: bootstrap over recordings")
+
+
+def test_a_difference_that_many_comparisons_take_back_is_said_to_be() -> None:
+    rng = np.random.default_rng(1)
+    pairs = [pair(number) for number in range(40)]
+    base = rng.uniform(20, 40, 40)
+    noise = rng.normal(0, 10, 40)
+    # Just beyond what one test finds: 2.2 standard errors.
+    slightly = base + noise - noise.mean() + 2.2 * noise.std() / math.sqrt(40)
+    columns = {"S10": base, "S20": base + rng.normal(0, 5, 40), "S30": slightly, "majority answer": base + rng.normal(0, 5, 40)}
+    made = [verdict(one, name, float(score)) for name, column in columns.items() for one, score in zip(pairs, column, strict=True)]
+    table = build(made, pairs, resamples=2000)
+    gap = table.contrasts[0]
+    assert gap.difference.low is not None
+    assert gap.difference.low > 0
+    assert gap.flip_p is not None
+    assert gap.flip_p < 0.05 < gap.holm_p  # type: ignore[operator]
+    said = verdict_sentences(table)
+    assert said[0].endswith(f"It does not stand once all 4 comparisons are counted (p {gap.holm_p:.2f}, sign-flip test, Holm).")
+    other = next(one for one in said if one.startswith("Between S20 and S10"))
+    assert f"A true difference of {table.contrasts[1].detectable:.1f} points would be found in 80 % of such studies." in other
+
+
 def contrast_of(first: Sequence[float], second: Sequence[float], recordings: int) -> str:
     pairs = [pair(number, recording=number % recordings) for number in range(len(first))]
     made = [verdict(one, "S30", score) for one, score in zip(pairs, first, strict=True)]
@@ -242,6 +305,55 @@ def test_sentences_follow_the_interval() -> None:
     )
     assert contrast_of([0.0] * 6, [50.0] * 6, 6) == "S30 is below S10 by 50.0 points (95 % interval 50.0 to 50.0)."
     assert "too few for an interval" in contrast_of([50.0] * 3, [10.0] * 3, 1)
+
+
+def test_every_kind_weighs_the_same_in_its_group_and_in_uas() -> None:
+    means = {"C": 80.0, "DE": 50.0, "DG": 100.0, "CE": 20.0, "CG": 40.0, "CS": 60.0}
+    counts = {"C": 9, "DE": 2, "DG": 6, "CE": 3, "CG": 3, "CS": 2}
+    pairs = [pair(100 * at + one, kind) for at, kind in enumerate(means) for one in range(counts[kind])]
+    (row,) = build([verdict(one, "S10", means[one.kind]) for one in pairs], pairs, resamples=50).rows
+    assert {name: one.mean for name, one in row.groups.items()} == {"C": 80, "DP": 75, "CP": 40}
+    assert row.uas.mean == pytest.approx(sum(means.values()) / 6)
+    assert row.overall.score.mean == pytest.approx(sum(means[kind] * counts[kind] for kind in means) / 25)
+
+
+def test_who_refuses_a_whole_kind_has_no_mean_over_kinds() -> None:
+    pairs = [pair(number, "DE" if number % 2 else "DG") for number in range(8)]
+    made = [verdict(one, "S10", 50) for one in pairs]
+    made += [verdict(one, "S30", 90 if one.kind == "DE" else None) for one in pairs]
+    table = build(made, pairs, resamples=50)
+    row = table.row("S30")
+    assert row is not None
+    assert (row.uas.mean, row.uas.missing, row.groups["DP"].mean) == (None, "undefined", None)
+    assert (row.overall.score.mean, row.overall.strict_mean) == (90, 45)
+    assert table.row("S10").uas.mean == 50  # type: ignore[union-attr]
+    # A kind that the judge could score of nobody costs nobody the mean.
+    nobody = [verdict(one, "S10", 50 if one.kind == "DE" else None, unscored="no_reference") for one in pairs]
+    assert build(nobody, pairs, resamples=50).rows[0].uas.mean == 50
+
+
+def test_replies_and_open_questions_without_a_score_stand_apart() -> None:
+    pairs = [pair(0), pair(1), pair(2, "REPLY", label=None, answer="Oh."), pair(3, "OPEN", label=None, answer="Yes.")]
+    made = [verdict(one, "S10", {"CE": 100, "REPLY": 10}.get(one.kind), unscored="no_reference") for one in pairs]
+    table = build(made, pairs, resamples=50)
+    assert (table.kinds, table.pairs, table.apart) == (("CE",), 2, {"OPEN": 1, "REPLY": 1})
+    assert (table.rows[0].overall.score.mean, table.rows[0].overall.pairs) == (100, 2)
+    assert "In no score: OPEN 1, REPLY 1" in table.plain_text()
+    scored = [verdict(one, "S10", 40) for one in pairs]
+    table = build(scored, pairs, resamples=50)
+    assert (table.kinds, table.apart) == (("CE", "OPEN"), {"REPLY": 1})
+
+
+def test_spread_over_the_judges_runs() -> None:
+    pairs = [pair(0), pair(1), pair(2, "C", label=None, answer="tea")]
+    scores = {0: (40.0, 60.0, 80.0), 1: (60.0, 60.0, None), 2: (50.0, 90.0, None)}
+    made = [verdict(one, "S10", score, run=run) for run, given in scores.items() for one, score in zip(pairs, given, strict=True)]
+    (row,) = build(made, pairs, resamples=50).rows
+    assert row.kinds["CE"].run_sd == pytest.approx(np.std([50, 60, 70], ddof=1))
+    assert row.kinds["C"].run_sd is None
+    text = build(made, pairs, resamples=50).plain_text()
+    assert "Standard deviation of scores over the judge's runs" in " ".join(text.split())
+    assert row.overall.run_sd == pytest.approx(np.std([60, 60, 70], ddof=1))
 
 
 def test_runs_are_averaged_and_round_trip() -> None:
@@ -261,21 +373,21 @@ def test_questions_at_fault_cost_nobody() -> None:
     assert table.rows[0].overall.unscored == {"no_reference": 1}
 
 
-def test_text_fits_a_hundred_columns() -> None:
+@pytest.mark.parametrize("kinds", [("C", "DE", "DG", "CE", "CG"), ("C", "DE", "DG", "DS", "CE", "CG", "CS")])
+@pytest.mark.parametrize("flags", [(), ("metadata_leak",)])
+def test_text_fits_a_hundred_columns(kinds: Sequence[str], flags: tuple[str, ...]) -> None:
+    labels = {"DE": "sad", "CE": "sad", "DG": "male", "CG": "male"}
     pairs = [
-        pair(number, kind, label=None, answer="x", recording=number % 7)
-        for number, kind in enumerate(("C", "DE", "DG", "CE", "CG") * 14)
-    ]
-    pairs = [
-        one.model_copy(update={"label": "sad", "label_attribute": "emotion"}) if one.kind in ("DE", "CE") else one for one in pairs
-    ]
-    pairs = [
-        one.model_copy(update={"label": "male", "label_attribute": "gender"}) if one.kind in ("DG", "CG") else one for one in pairs
+        pair(number, kind, label=labels.get(kind), answer="x", recording=number % 9).model_copy(
+            update={"flags": flags[: number % 2]}
+        )
+        for number, kind in enumerate(kinds * 14)
     ]
     made = [
-        verdict(one, subject, (index * 37 + len(subject)) % 2 * 100.0 if index % 9 else None)
+        verdict(one, subject, (index * 37 + len(subject) + run) % 2 * 100.0 if index % 9 else None, run=run)
         for subject in (*study_table.SYSTEMS, *study_table.CONTROLS)
         for index, one in enumerate(pairs)
+        for run in range(2)
     ]
     table = build(made, pairs, resamples=200)
     text = table.plain_text()

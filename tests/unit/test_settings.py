@@ -71,7 +71,15 @@ LLM = {"endpoint": "http://127.0.0.1:8000/v1", "model": "m"}
         ({"systems": [{"name": "S10", "data": ["asr", "tts"]}]}, "S10 is trained on tts, but generate.sources has asr, pqa"),
         ({"model": {"encoder": {"name": "a", "config": {"model_type": "whisper"}}}}, "give either name or config"),
         ({"generate": {"llm": {"endpoint": "http://127.0.0.1:8000/v1"}}}, "generate.llm.model: missing"),
-        ({"generate": {"sources": {"continuation": {}}}}, "source continuation: strategy 'continuation' needs an LLM: give llm:"),
+        ({"generate": {"sources": {"multi_turn": {}}}}, "source multi_turn: strategy 'multi_turn' needs an LLM: give llm:"),
+        (
+            {"generate": {"sources": {"speak_on": {"strategy": "continuation", "settings": {"mode": "continue"}}}}},
+            "source speak_on: mode: continue needs an LLM: give llm:",
+        ),
+        (
+            {"generate": {"sources": {"replies": {"strategy": "continuation", "settings": {"frames": "test"}}}}},
+            "source replies: settings.frames: whose wordings are used stands beside settings",
+        ),
         ({"generate": {"sources": {"asr": {"settings": {"a": 1}}}}}, "settings (a) are an LLM's"),
         ({"generate": {"sources": {"cpqa": {"settings": {"pairs_per_clip": 7}}}}}, "or take them out"),
         ({"generate": {"sources": {"cpqa": {"kinds": ["REPLY"]}}}}, "kinds: the grammar cannot ask REPLY"),

@@ -122,7 +122,7 @@ def test_anew_trains_one_system_for_each_kind_of_labels_that_has_none_yet() -> N
     assert [(one.subject, one.system.weights_of) for one in anew] == [
         ("S30 none", "S30"),
         ("S32 anew oracle", None),
-        ("S32 anew predicted", "S32"),
+        ("S32 predicted", "S32"),
         ("S32 anew noise 0.5", None),
         ("S32 anew shuffled", None),
     ]
@@ -132,9 +132,19 @@ def test_anew_trains_one_system_for_each_kind_of_labels_that_has_none_yet() -> N
     dropping = s32.model_copy(update={"name": "S33", "labels": ShownLabels(dropout=0.3)})
     again = Sweep(systems=("S33",), noise=(), oracle_noise=(), partial=()).arms([*SYSTEMS, dropping], anew=True)
     assert {one.subject: one.system.labels.dropout for one in again if one.curve == "S33 anew"} == {
-        "S30 none": 0.0, "S33 anew oracle": 0.3, "S33 anew predicted": 0.0, "S33 anew shuffled": 0.3
+        "S30 none": 0.0, "S33 anew oracle": 0.3, "S33 predicted": 0.0, "S33 anew shuffled": 0.3
     }  # fmt: skip
     assert all(one.curve == "S30" for one in Sweep(systems=("S30",)).arms(SYSTEMS))
+
+
+def test_an_arm_of_two_curves_is_asked_once_and_stands_in_both() -> None:
+    arms = Sweep(systems=("S32",), noise=(0.5,), oracle_noise=(), partial=()).arms(SYSTEMS, anew=True)
+    shared = {one.subject for one in arms if one.curve == "S32"} & {one.subject for one in arms if one.curve == "S32 anew"}
+    assert shared == {"S30 none", "S32 predicted"}
+    asked = sweeping.unique(arms)
+    assert len(asked) == len(arms) - 2
+    content = [one.model_dump_json(exclude={"name"}) for one in asked]
+    assert len(set(content)) == len(content)  # no two that differ in their name only
 
 
 def test_what_cannot_be_swept_is_refused_with_what_can() -> None:
@@ -273,6 +283,20 @@ def test_unscored_answers_enter_no_mean() -> None:
     assert (panel.score.mean, panel.score.n, panel.unscored) == (None, 0, 60)
     assert "no score" in plain_text(table)
     assert "S32 oracle: 60 of 60 answers have no score and enter no mean" in plain_text(table).splitlines()
+    assert "S32 oracle: its gain is of the 0 of 60 questions on which S30 none has a score too" in plain_text(table).splitlines()
+
+
+def test_a_gain_says_on_how_many_questions_it_rests(tmp_path: Path) -> None:
+    """One system answers half of the questions, so that its gain is of that half."""
+    plan = Sweep(systems=("S32",), noise=(), oracle_noise=(), partial=())
+    table = ASKED.swept(plan, lambda one, arm: "" if arm.family == "oracle" and one.pair_id < "8" else copier(one, arm))
+    oracle = next(one for one in table.points if one.family == "oracle").panels["overall"]
+    assert oracle.gain is not None
+    assert 0 < oracle.gain.n == oracle.score.n < 60
+    text = plain_text(table).splitlines()
+    assert f"S32 oracle: its gain is of the {oracle.gain.n} of 60 questions on which S30 none has a score too" in text
+    assert any("points over S30 none, 95 % interval" in one and one.endswith(", on 60 questions.") for one in text)
+    assert f"gain on {oracle.gain.n} questions" in write_page(table, tmp_path, name="toy").read_text()
 
 
 def test_the_same_sweep_gives_the_same_table_and_it_survives_its_file(copied: SweepTable) -> None:
@@ -338,4 +362,4 @@ def test_the_plot_of_two_curves_has_a_row_for_each_and_needs_no_interval() -> No
     svg = draw(table)
     assert "S31: overall" in svg
     assert "S32: DE" in svg
-    assert any("points over S30 none." in one for one in sentences(table))
+    assert any("points over S30 none, on 1 question." in one for one in sentences(table))

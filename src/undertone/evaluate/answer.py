@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import PrivateAttr
 
-from undertone.evaluate.subjects import CheckpointSubject
+from undertone.evaluate.subjects.checkpoint import CheckpointSubject
 from undertone.model.features import FeatureCache
 from undertone.paths import Location, local_folder
 from undertone.records import Answer, Example

@@ -60,7 +60,7 @@ def leakage(pairs: Iterable[QAPair], clips: Iterable[Clip]) -> dict[str, Leakage
     """
     known = {clip.id: clip for clip in clips}
     found: dict[str, Leakage] = {}
-    for kind, group in sorted(_by_kind(one for one in pairs if one.label is not None).items()):
+    for kind, group in sorted(_by_kind(one for one in pairs if one.label is not None and one.kind != "REPLY").items()):
         dominant = [_dominant(known.get(pair.clip_id), pair.label_attribute) for pair in group]
         compared = sum(one is not None for one in dominant)
         equal = sum(pair.label == one for pair, one in zip(group, dominant, strict=True))
@@ -79,14 +79,16 @@ def _by_kind(pairs: Iterable[QAPair]) -> Mapping[str, list[QAPair]]:
 def _summary(group: Sequence[QAPair]) -> KindSummary:
     labels = Counter(pair.label for pair in group if pair.label is not None)
     labelled = labels.total()
+    # The label of a reply is the speaker's emotion, which nobody is asked for.
+    asked = bool(labels) and group[0].kind != "REPLY"
     return KindSummary(
         pairs=len(group),
         recordings=len({pair.recording_id for pair in group}),
         labelled=labelled,
         labels=dict(sorted(labels.items())),
         flags=dict(sorted(Counter(flag for pair in group for flag in set(pair.flags)).items())),
-        chance=100 / len(labels) if labels else None,
-        majority=100 * max(labels.values()) / labelled if labels else None,
+        chance=100 / len(labels) if asked else None,
+        majority=100 * max(labels.values()) / labelled if asked else None,
     )
 
 

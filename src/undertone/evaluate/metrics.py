@@ -3,15 +3,16 @@
 Questions about one recording share its speaker, its noise and its moods, so they are not independent: the bootstrap draws whole
 *recordings* with replacement (Field & Welsh, 2007, "Bootstrapping clustered data"). A resample is a vector of counts, one per cluster, and
 every mean is a ratio of two products with it; so all systems and question kinds are evaluated on the same resamples in one matrix
-product, which is also what makes their differences paired.
+product (`resample`), which is also what makes their differences paired.
 
 NaN in a score array means "not scored": it enters no mean. Intervals are percentile intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from undertone.errors import DataError
 
 Floats = NDArray[np.float64]
+K = TypeVar("K", bound=Hashable)
 
 UNMAPPED = "unmapped"
 """The confusion column of answers that were read as no class, whatever the reason."""
@@ -30,7 +32,7 @@ _CHUNK_DRAWS = 4_000_000
 _MIN_FINITE_SHARE = 0.5
 """Below this share of resamples with a value, an interval is not given."""
 
-NoInterval = Literal["no_items", "one_cluster", "zero_baseline"]
+NoInterval = Literal["no_items", "one_cluster", "zero_baseline", "undefined"]
 
 
 class Interval(BaseModel):
@@ -112,16 +114,94 @@ def resampled_means(values: ArrayLike, clusters: Sequence[str], *, resamples: in
     return means
 
 
+@dataclass(frozen=True)
+class Resampled(Generic[K]):
+    """Means of named columns of scores over one set of resamples, and every figure that is made of such means.
+
+    `means` is None for a column without a score; `draws` are arrays of shape (resamples,); `support` is the number of scored items and of
+    clusters that hold one.
+    """
+
+    means: Mapping[K, float | None]
+    draws: Mapping[K, Floats]
+    support: Mapping[K, tuple[int, int]]
+    level: float
+
+    def interval(self, key: K) -> Interval:
+        """The mean of a column with its interval."""
+        return interval_of(self.means[key], self.draws[key], *self.support[key], level=self.level)
+
+    def unweighted(self, keys: Sequence[K], *, over: K) -> Interval:
+        """The plain mean of several columns' means; `over` is the column that holds the items of all of them.
+
+        It has no value where a column has no score: a mean over the other columns would be of something else. A resample without an item of
+        some column is left out.
+        """
+        means = [one for one in (self.means[key] for key in keys) if one is not None]
+        if not keys or len(means) < len(keys):
+            return interval_of(None, np.empty(0), *self.support[over], level=self.level)
+        return interval_of(
+            float(np.mean(means)), np.mean([self.draws[key] for key in keys], axis=0), *self.support[over], level=self.level
+        )
+
+    def gain(self, system: K, baseline: K, *, over: K) -> Interval:
+        """(system - baseline) / baseline in percent; `over` is the column of their differences.
+
+        A bound that runs off because the baseline's mean is 0 in too many resamples is None, with `missing` "zero_baseline".
+        """
+        n, held = self.support[over]
+        top, bottom = self.means[system], self.means[baseline]
+        if top is None or bottom is None:
+            return interval_of(None, np.empty(0), n, held, level=self.level)
+        if bottom <= 0:
+            return Interval(mean=None, low=None, high=None, n=n, clusters=held, level=self.level, missing="zero_baseline")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gains = (self.draws[system] / self.draws[baseline] - 1) * 100
+        return interval_of((top / bottom - 1) * 100, gains, n, held, level=self.level)
+
+    def difference(self, key: K) -> Difference:
+        """The mean of a column of paired differences, with its p value."""
+        found = self.interval(key)
+        drawn = self.draws[key]
+        finite = drawn[np.isfinite(drawn)]
+        p = None
+        if found.low is not None:
+            tail = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
+            p = min(1.0, 2 * (tail + 1) / (len(finite) + 1))
+        return Difference(**found.model_dump(), p=p)
+
+
+def resample(
+    columns: Mapping[K, ArrayLike], clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
+) -> Resampled[K]:
+    """Draw clusters once for many columns of scores.
+
+    Args:
+        columns: Scores of shape (items,) by any name; NaN where an item has none.
+        clusters: The cluster (recording id) of each item.
+        resamples: How many resamples.
+        seed: Seed of the draws.
+        level: Of the intervals.
+    """
+    keys = list(columns)
+    table = _columns(np.stack([np.asarray(columns[key], float) for key in keys], axis=1) if keys else np.empty((0, 0)), clusters)
+    drawn = resampled_means(table, clusters, resamples=resamples, seed=seed)
+    _, owner = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    return Resampled(
+        means={key: _mean(column) for key, column in zip(keys, table.T, strict=True)},
+        draws={key: np.ascontiguousarray(column) for key, column in zip(keys, drawn.T, strict=True)},
+        support={key: _support(column, owner) for key, column in zip(keys, table.T, strict=True)},
+        level=level,
+    )
+
+
 def bootstrap_means(
     values: ArrayLike, clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
 ) -> list[Interval]:
     """The mean and interval of each column of scores (items, columns), all on the same resamples."""
     table = _columns(values, clusters)
-    drawn = resampled_means(table, clusters, resamples=resamples, seed=seed)
-    return [
-        _interval(_mean(column), draws, *_support(column, clusters), level=level)
-        for column, draws in zip(table.T, drawn.T, strict=True)
-    ]
+    found = resample(dict(enumerate(table.T)), clusters, resamples=resamples, seed=seed, level=level)
+    return [found.interval(index) for index in range(table.shape[1])]
 
 
 def unweighted_mean(
@@ -129,16 +209,14 @@ def unweighted_mean(
 ) -> Interval:
     """The plain mean over groups of the groups' means (UAS of CP-Bench, 2509.16589: each question kind weighs the same).
 
-    A resample that holds no item of some group is left out.
+    Groups without a score are left out; a resample that holds no item of some group is, too.
     """
     column = _columns(scores, clusters)[:, 0]
     kinds = np.asarray(groups, dtype=str)
     present = sorted({str(kind) for kind in kinds[~np.isnan(column)]})
-    if not present:
-        return _interval(None, np.empty(0), 0, 0, level=level)
-    split = np.stack([np.where(kinds == kind, column, np.nan) for kind in present], axis=1)
-    drawn = resampled_means(split, clusters, resamples=resamples, seed=seed).mean(axis=1)
-    return _interval(float(np.nanmean(split, axis=0).mean()), drawn, *_support(column, clusters), level=level)
+    columns = {"": column, **{f"of {kind}": np.where(kinds == kind, column, np.nan) for kind in present}}
+    found = resample(columns, clusters, resamples=resamples, seed=seed, level=level)
+    return found.unweighted([f"of {kind}" for kind in present], over="")
 
 
 def relative_gain(
@@ -148,32 +226,18 @@ def relative_gain(
 
     A bound that runs off because the baseline's mean is 0 in too many resamples is None, with `missing` "zero_baseline".
     """
-    table = _columns(np.stack([np.asarray(system, float), np.asarray(baseline, float)], axis=1), clusters)
-    drawn = resampled_means(table, clusters, resamples=resamples, seed=seed)
-    n, held = _support(table.sum(axis=1), clusters)
-    tops, bottoms = _mean(table[:, 0]), _mean(table[:, 1])
-    if tops is None or bottoms is None:
-        return _interval(None, np.empty(0), n, held, level=level)
-    if bottoms <= 0:
-        return Interval(mean=None, low=None, high=None, n=n, clusters=held, level=level, missing="zero_baseline")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gains = (drawn[:, 0] / drawn[:, 1] - 1) * 100
-    return _interval((tops / bottoms - 1) * 100, gains, n, held, level=level)
+    first, second = np.asarray(system, float), np.asarray(baseline, float)
+    columns = {"system": first, "baseline": second, "gap": first - second}
+    found = resample(columns, clusters, resamples=resamples, seed=seed, level=level)
+    return found.gain("system", "baseline", over="gap")
 
 
 def paired_difference(
     first: ArrayLike, second: ArrayLike, clusters: Sequence[str], *, resamples: int = 2000, seed: int, level: float = 0.95
 ) -> Difference:
     """Mean of first minus second over the items that both have a score for, with interval and two-sided p value."""
-    gap = _columns(np.asarray(first, float) - np.asarray(second, float), clusters)
-    drawn = resampled_means(gap, clusters, resamples=resamples, seed=seed)[:, 0]
-    found = _interval(_mean(gap[:, 0]), drawn, *_support(gap[:, 0], clusters), level=level)
-    finite = drawn[np.isfinite(drawn)]
-    p = None
-    if found.low is not None:
-        tail = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
-        p = min(1.0, 2 * (tail + 1) / (len(finite) + 1))
-    return Difference(**found.model_dump(), p=p)
+    gap = np.asarray(first, float) - np.asarray(second, float)
+    return resample({"gap": gap}, clusters, resamples=resamples, seed=seed, level=level).difference("gap")
 
 
 def class_metrics(references: Sequence[str], predictions: Sequence[str | None]) -> ClassMetrics:
@@ -229,16 +293,19 @@ def _mean(column: Floats) -> float | None:
     return float(scored.mean()) if len(scored) else None
 
 
-def _support(column: Floats, clusters: Sequence[str]) -> tuple[int, int]:
+def _support(column: Floats, owner: NDArray[np.intp]) -> tuple[int, int]:
     """How many items have a score, and in how many clusters they lie."""
     held = ~np.isnan(column)
-    return int(held.sum()), len({name for name, has in zip(clusters, held, strict=True) if has})
+    return int(held.sum()), len(np.unique(owner[held]))
 
 
-def _interval(mean: float | None, draws: Floats, n: int, clusters: int, *, level: float) -> Interval:
-    """The percentile interval of draws; infinite draws (a gain over a mean of 0) count, NaN ones (nothing drawn) do not."""
+def interval_of(mean: float | None, draws: Floats, n: int, clusters: int, *, level: float = 0.95) -> Interval:
+    """The percentile interval of draws; infinite draws (a gain over a mean of 0) count, NaN ones (nothing drawn) do not.
+
+    A `mean` of None although there are items (`n`) is a figure that is not defined for them.
+    """
     if mean is None or clusters < 2:
-        missing: NoInterval = "no_items" if mean is None else "one_cluster"
+        missing: NoInterval = "one_cluster" if mean is not None else "undefined" if n else "no_items"
         return Interval(mean=mean, low=None, high=None, n=n, clusters=clusters, level=level, missing=missing)
     drawn = np.sort(draws[~np.isnan(draws)])
     if len(drawn) < max(1.0, _MIN_FINITE_SHARE * len(draws)):

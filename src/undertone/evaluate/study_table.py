@@ -4,6 +4,10 @@ Scores are means over questions, 0..100, with intervals bootstrapped over record
 mean; the *strict* mean beside it counts an answer that was refused, unreadable, timed out or never came as 0, so that no system
 gains by refusing. Class metrics (WA, UA, macro-F1) are strict by nature.
 
+Two means stand beside each other: over all questions (micro) and over the kinds' means (UAS: every kind weighs the same, 2509.16589), the
+latter for each group of kinds too. Systems are compared on the questions that both have a score for, and the tests of one table are corrected
+as one family (`paired`).
+
 Questions may carry flags: checks that they did not pass but stayed for (`QAPair.flags`). A question that the injected labels alone answer
 ("metadata_leak") rewards copying, which was the confound of 2508.07273's LLM-written test set; so each score and each comparison stands a
 second time over the unflagged questions alone.
@@ -12,16 +16,18 @@ second time over the unflagged questions alone.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from undertone.errors import ConfigError, DataError
 from undertone.evaluate import metrics
-from undertone.evaluate.metrics import ClassMetrics, Difference, Floats, Interval
+from undertone.evaluate.metrics import ClassMetrics, Difference, Floats, Interval, Resampled
+from undertone.evaluate.paired import ALPHA, PairedTest, paired_tests
 from undertone.evaluate.published import PAPER, Published
 from undertone.records import QAPair, Verdict
 
@@ -29,6 +35,13 @@ SYSTEMS = ("S10", "S20", "S30", "S31", "S32")
 CONTROLS = ("words only", "metadata only", "majority answer")
 KINDS = ("ASR", "C", "DE", "DG", "DS", "CE", "CG", "CS")
 BASELINE = "S10"
+
+GROUPS: Mapping[str, tuple[str, ...]] = {"C": ("C",), "DP": ("DE", "DG", "DS"), "CP": ("CE", "CG", "CS")}
+"""CP-Bench's groups of kinds: content, direct and contextual paralinguistic."""
+
+_IF_SCORED = "OPEN"
+_APART = frozenset({"REPLY"})
+"""Kinds that are no question about the speech: a reply has no right answer that a judge of answers could know."""
 
 CONTRASTS = (
     ("S30", "S10"),
@@ -49,7 +62,10 @@ _PAIR_AT_FAULT = frozenset({"no_reference", "no_label"})
 
 
 class Cell(BaseModel):
-    """One system on one kind of question (or on all of them)."""
+    """One system on one kind of question (or on all of them).
+
+    `run_sd` is the standard deviation (n - 1) of the score over the judge's runs; None with fewer than two.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,12 +74,14 @@ class Cell(BaseModel):
     strict_mean: float | None
     unscored: dict[str, int]
     unmapped: int
+    run_sd: float | None = None
 
 
 class SubjectRow(BaseModel):
     """One system or control: scores by kind, over all questions, and as plain mean over kinds (UAS of 2509.16589).
 
-    `unflagged` is over the questions without a flag; None where no question of the benchmark has one.
+    `unflagged` is over the questions without a flag; None where no question of the benchmark has one. `groups` are UAS of the groups of kinds.
+    UAS has no value where the system has no score at all of some kind, because a mean over the other kinds would be of something else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,28 +92,25 @@ class SubjectRow(BaseModel):
     overall: Cell
     unflagged: Cell | None = None
     uas: Interval
+    groups: dict[str, Interval] = {}
     gain_percent: Interval | None
     classes: dict[str, ClassMetrics]
 
 
-class Contrast(BaseModel):
-    """The paired difference first minus second in points, over the questions that both have a score for.
+class Contrast(PairedTest):
+    """A paired test of two systems.
 
-    `unflagged` is the same over the questions without a flag; None where no question of the benchmark has one.
+    `unflagged` is the difference over the questions without a flag; None where no question of the benchmark has one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    first: str
-    second: str
-    difference: Difference
     unflagged: Difference | None = None
 
 
 class StudyTable(BaseModel):
     """All that a study found, and the paper's numbers in a block of their own.
 
-    `flagged` is the number of questions with any flag, `flags` that of each flag.
+    `flagged` is the number of questions with any flag, `flags` that of each flag. `apart` counts the benchmark's pairs of kinds that enter no
+    score here: replies, and open questions where the judge scored none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,6 +123,7 @@ class StudyTable(BaseModel):
     recordings: int
     flagged: int = 0
     flags: dict[str, int] = {}
+    apart: dict[str, int] = {}
     kinds: tuple[str, ...]
     rows: tuple[SubjectRow, ...]
     contrasts: tuple[Contrast, ...]
@@ -134,14 +150,22 @@ class StudyTable(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Sheet:
-    """Scores of all subjects: arrays of shape (pairs,), NaN where unscored, and the verdict of the first run beside them."""
+class Sheet:
+    """Scores of all subjects: arrays of shape (pairs,), NaN where unscored, and the verdict of the first run beside them.
+
+    `runs` are the scores before they were averaged, shape (runs, pairs).
+    """
 
     pairs: Sequence[QAPair]
     clusters: Sequence[str]
     scores: Mapping[str, Floats]
+    runs: Mapping[str, Floats]
     reasons: Mapping[str, Sequence[str | None]]
     mapped: Mapping[str, Sequence[str | None]]
+
+    def where(self, kinds: Collection[str]) -> list[int]:
+        """The places of the questions of some kinds."""
+        return [index for index, pair in enumerate(self.pairs) if pair.kind in kinds]
 
 
 def build(
@@ -150,6 +174,7 @@ def build(
     *,
     subjects: Sequence[str] = (),
     judge: str | None = None,
+    contrasts: Literal["named", "all"] | Sequence[tuple[str, str]] = "named",
     resamples: int = 2000,
     seed: int = 0,
 ) -> StudyTable:
@@ -160,6 +185,7 @@ def build(
         pairs: The whole benchmark; a pair without a verdict of some subject counts as missing there.
         subjects: Who was asked: these have a row even where no verdict is about them, with every pair missing. Others may have verdicts.
         judge: Which judge, where the verdicts are of several.
+        contrasts: What is tested: `CONTRASTS`, every pair of rows, or these. More tests cost each of them power.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap.
 
@@ -167,38 +193,61 @@ def build(
         ConfigError: The verdicts are of several judges and `judge` is not one of them.
         DataError: A verdict is about a pair that is not in the benchmark, or the benchmark holds one pair twice.
     """
+    chosen, name = of_one_judge(verdicts, judge)
+    sheet = sheet_of(chosen, pairs, subjects)
+    kinds = kinds_of(sheet.pairs)
+    order = in_order(sheet.scores)
+    tested = [(first, second) for first, second in _contrasts(order, contrasts) if {first, second} <= set(order)]
+    clean = np.array([not pair.flags for pair in sheet.pairs], dtype=bool)
+    drawn = metrics.resample(_columns(sheet, order, kinds, tested, clean), sheet.clusters, resamples=resamples, seed=seed)
+    tests = paired_tests(
+        {(first, second): sheet.scores[first] - sheet.scores[second] for first, second in tested},
+        {(first, second): drawn.difference(("gap", first, second)) for first, second in tested},
+        sheet.clusters,
+        resamples=resamples,
+        seed=seed,
+    )
+    return StudyTable(
+        judge=name,
+        runs=max((one.run + 1 for one in chosen), default=0),
+        resamples=resamples,
+        seed=seed,
+        pairs=len(sheet.pairs),
+        recordings=len(set(sheet.clusters)),
+        flagged=int((~clean).sum()),
+        flags=dict(sorted(Counter(flag for pair in sheet.pairs for flag in set(pair.flags)).items())),
+        apart=dict(sorted((Counter(pair.kind for pair in pairs) - Counter(pair.kind for pair in sheet.pairs)).items())),
+        kinds=kinds,
+        rows=tuple(_row(sheet, subject, kinds, drawn, clean) for subject in order),
+        contrasts=tuple(
+            Contrast(
+                **dict(one),
+                unflagged=None if clean.all() else drawn.difference(("clean gap", one.first, one.second)),
+            )
+            for one in tests
+        ),
+    )
+
+
+def of_one_judge(verdicts: Iterable[Verdict], judge: str | None) -> tuple[list[Verdict], str]:
+    """The verdicts of one judge, and its name; "" without verdicts.
+
+    Raises:
+        ConfigError: The verdicts are of several judges and `judge` is not one of them.
+    """
     found = list(verdicts)
     judges = sorted({one.judge for one in found})
     if (judge is None and len(judges) > 1) or (judge is not None and judge not in judges):
         raise ConfigError(
             f"one study table is of one judge, got judge={judge!r}; the verdicts are by {', '.join(judges) or 'none'}"
         )
-    chosen = [one for one in found if judge in (None, one.judge)]
-    sheet = _sheet(chosen, pairs, subjects)
-    present = {pair.kind for pair in pairs}
-    kinds = tuple(kind for kind in KINDS if kind in present)
-    return StudyTable(
-        judge=judge or (judges[0] if judges else ""),
-        runs=max((one.run + 1 for one in chosen), default=0),
-        resamples=resamples,
-        seed=seed,
-        pairs=len(pairs),
-        recordings=len(set(sheet.clusters)),
-        flagged=sum(bool(pair.flags) for pair in pairs),
-        flags=dict(sorted(Counter(flag for pair in pairs for flag in set(pair.flags)).items())),
-        kinds=kinds,
-        rows=tuple(_row(sheet, subject, kinds, resamples=resamples, seed=seed) for subject in _ordered(sheet.scores)),
-        contrasts=tuple(
-            _contrast(sheet, first, second, resamples=resamples, seed=seed)
-            for first, second in CONTRASTS
-            if first in sheet.scores and second in sheet.scores
-        ),
-    )
+    return [one for one in found if judge in (None, one.judge)], judge or (judges[0] if judges else "")
 
 
 def verdict_sentences(table: StudyTable) -> list[str]:
     """What the study shows in plain words: one sentence per comparison, decided by its interval and by nothing else."""
-    said = [_contrast_sentence(one) for one in table.contrasts]
+    family = sum(one.holm_p is not None for one in table.contrasts)
+    said = [_contrast_sentence(one) + _corrected(one, family) for one in table.contrasts]
     if table.flagged:
         counts = ", ".join(f"{name} {count}" for name, count in table.flags.items())
         said.append(f"{table.flagged} of {table.pairs} questions are flagged ({counts}); this is what is left without them.")
@@ -233,6 +282,19 @@ def _contrast_sentence(contrast: Contrast, *, start: str = "") -> str:
     return f"{start}{said}"
 
 
+def _corrected(contrast: Contrast, family: int) -> str:
+    """What the correction for many comparisons, or the size of the test set, adds to a sentence; nothing where it changes nothing."""
+    gap = contrast.difference
+    if gap.low is None or gap.high is None:
+        return ""
+    if gap.low <= 0 <= gap.high:
+        found = contrast.detectable
+        return "" if not found else f" A true difference of {found:.1f} points would be found in 80 % of such studies."
+    if contrast.holm_p is None or contrast.holm_p < ALPHA:
+        return ""
+    return f" It does not stand once all {family} comparisons are counted (p {contrast.holm_p:.2f}, sign-flip test, Holm)."
+
+
 def _bounds(interval: Interval, *, unit: str = "", flip: bool = False) -> str:
     """' (95 % interval 8.0 to 16.2)', or that there is none; `flip` gives the bounds of the negated value."""
     if interval.low is None or interval.high is None:
@@ -241,86 +303,130 @@ def _bounds(interval: Interval, *, unit: str = "", flip: bool = False) -> str:
     return f" ({interval.level * 100:.0f} % interval {low:.1f}{unit} to {high:.1f}{unit})"
 
 
-def _ordered(subjects: Iterable[str]) -> list[str]:
+def in_order(subjects: Iterable[str]) -> list[str]:
     """Systems in the paper's order, then any others by name, then the controls."""
     known = {name: (0, index) for index, name in enumerate(SYSTEMS)} | {name: (2, index) for index, name in enumerate(CONTROLS)}
     return sorted(subjects, key=lambda name: (*known.get(name, (1, 0)), name))
 
 
-def _sheet(verdicts: Sequence[Verdict], pairs: Sequence[QAPair], subjects: Sequence[str]) -> _Sheet:
-    place = {pair.id: index for index, pair in enumerate(pairs)}
-    if len(place) != len(pairs):
-        raise DataError(f"the benchmark holds {len(pairs)} pairs but only {len(place)} different ones; a pair may stand in it once")
-    runs: dict[str, dict[int, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
+def _contrasts(order: Sequence[str], wanted: Literal["named", "all"] | Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """What is tested; of all pairs the later system first, and a system before a control."""
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted == "named":
+        return CONTRASTS
+    pairs = [(one, other) for index, other in enumerate(order) for one in order[:index]]
+    return [(one, other) if other in CONTROLS else (other, one) for one, other in pairs]
+
+
+def kinds_of(pairs: Sequence[QAPair]) -> tuple[str, ...]:
+    """The kinds of some pairs, those of CP-Bench in its order first."""
+    present = {pair.kind for pair in pairs}
+    return (*(kind for kind in KINDS if kind in present), *sorted(present - set(KINDS)))
+
+
+def sheet_of(verdicts: Sequence[Verdict], pairs: Sequence[QAPair], subjects: Sequence[str] = ()) -> Sheet:
+    """The scores of one judge's verdicts as arrays, over the pairs whose kinds are scored.
+
+    Raises:
+        DataError: A verdict is about a pair that is not in the benchmark, or the benchmark holds one pair twice.
+    """
+    known = {pair.id: pair for pair in pairs}
+    if len(known) != len(pairs):
+        raise DataError(f"the benchmark holds {len(pairs)} pairs but only {len(known)} different ones; a pair may stand in it once")
+    strange = next((one for one in verdicts if one.pair_id not in known), None)
+    if strange is not None:
+        raise DataError(
+            f"verdict {strange.id} is about pair {strange.pair_id}, which is not in the benchmark: the verdicts are of another run; "
+            "judge again with undertone evaluate"
+        )
+    out = set(_APART)
+    if not any(one.score is not None and known[one.pair_id].kind == _IF_SCORED for one in verdicts):
+        out.add(_IF_SCORED)
+    counted = [pair for pair in pairs if pair.kind not in out]
+    place = {pair.id: index for index, pair in enumerate(counted)}
+    judged: dict[str, list[Verdict]] = defaultdict(list)
     for one in verdicts:
-        if one.pair_id not in place:
-            raise DataError(
-                f"verdict {one.id} is about pair {one.pair_id}, which is not in the benchmark: the verdicts are of another run; "
-                "judge again with undertone evaluate"
-            )
-        runs[one.subject][place[one.pair_id]].append(one)
+        if one.pair_id in place:
+            judged[one.subject].append(one)
     scores: dict[str, Floats] = {}
+    by_run: dict[str, Floats] = {}
     reasons: dict[str, list[str | None]] = {}
     mapped: dict[str, list[str | None]] = {}
-    for subject in {*runs, *subjects}:
-        scores[subject] = np.full(len(pairs), np.nan)
-        reasons[subject] = [MISSING] * len(pairs)
-        mapped[subject] = [None] * len(pairs)
-        for index, judged in runs.get(subject, {}).items():
-            judged.sort(key=lambda one: one.run)
-            given = [one.score for one in judged if one.score is not None]
-            scores[subject][index] = np.mean(given) if given else np.nan
-            reasons[subject][index] = None if given else judged[0].unscored
-            mapped[subject][index] = judged[0].mapped_label
-    return _Sheet(pairs, [pair.recording_id for pair in pairs], scores, reasons, mapped)
+    for subject in {*judged, *subjects, *(one.subject for one in verdicts)}:
+        of_it = sorted(judged[subject], key=lambda one: -one.run)
+        given = np.full((max((one.run + 1 for one in of_it), default=0), len(counted)), np.nan)
+        reasons[subject] = [MISSING] * len(counted)
+        mapped[subject] = [None] * len(counted)
+        for one in of_it:  # the first run last, so that its reason and label stay
+            index = place[one.pair_id]
+            given[one.run, index] = np.nan if one.score is None else one.score
+            reasons[subject][index], mapped[subject][index] = one.unscored, one.mapped_label
+        held = ~np.isnan(given)
+        scores[subject] = np.full(len(counted), np.nan)
+        np.divide(np.where(held, given, 0.0).sum(axis=0), held.sum(axis=0), out=scores[subject], where=held.any(axis=0))
+        reasons[subject] = [None if has else why for has, why in zip(held.any(axis=0), reasons[subject], strict=True)]
+        by_run[subject] = given
+    return Sheet(counted, [pair.recording_id for pair in counted], scores, by_run, reasons, mapped)
 
 
-def _contrast(sheet: _Sheet, first: str, second: str, *, resamples: int, seed: int) -> Contrast:
-    def gap(scores: Floats) -> Difference:
-        return metrics.paired_difference(scores, sheet.scores[second], sheet.clusters, resamples=resamples, seed=seed)
-
-    flagged = np.array([bool(pair.flags) for pair in sheet.pairs], dtype=bool)
-    return Contrast(
-        first=first,
-        second=second,
-        difference=gap(sheet.scores[first]),
-        # A question without a score of one of the two is in neither mean.
-        unflagged=gap(np.where(flagged, np.nan, sheet.scores[first])) if flagged.any() else None,
-    )
-
-
-def _row(sheet: _Sheet, subject: str, kinds: Sequence[str], *, resamples: int, seed: int) -> SubjectRow:
-    scores = sheet.scores[subject]
+def _columns(
+    sheet: Sheet, order: Sequence[str], kinds: Sequence[str], tested: Sequence[tuple[str, str]], clean: NDArray[np.bool_]
+) -> dict[tuple[str, ...], Floats]:
+    """Every column of scores that the table has a mean of; all are resampled at once."""
+    made: dict[tuple[str, ...], Floats] = {}
     of_kind = np.array([pair.kind for pair in sheet.pairs], dtype=str)
-    clean = np.array([not pair.flags for pair in sheet.pairs], dtype=bool)
-    by_kind = (np.where(of_kind == kind, scores, np.nan) for kind in kinds)
-    columns = np.stack([scores, np.where(clean, scores, np.nan), *by_kind], axis=1)
-    found = metrics.bootstrap_means(columns, sheet.clusters, resamples=resamples, seed=seed)
+    for subject in order:
+        scores = sheet.scores[subject]
+        made["all", subject] = scores
+        if not clean.all():
+            made["clean", subject] = np.where(clean, scores, np.nan)
+        for kind in kinds:
+            made["kind", subject, kind] = np.where(of_kind == kind, scores, np.nan)
+        if BASELINE in sheet.scores:
+            made["gap", subject, BASELINE] = scores - sheet.scores[BASELINE]
+    for first, second in tested:
+        gap = sheet.scores[first] - sheet.scores[second]
+        made["gap", first, second] = gap
+        if not clean.all():
+            made["clean gap", first, second] = np.where(clean, gap, np.nan)
+    return made
+
+
+def _row(
+    sheet: Sheet, subject: str, kinds: Sequence[str], drawn: Resampled[tuple[str, ...]], clean: NDArray[np.bool_]
+) -> SubjectRow:
     everything = range(len(sheet.pairs))
-    gain = None
-    if subject != BASELINE and BASELINE in sheet.scores:
-        gain = metrics.relative_gain(scores, sheet.scores[BASELINE], sheet.clusters, resamples=resamples, seed=seed)
+    # A kind that nobody has a score of (the judge cannot score it) is in nobody's mean.
+    scored = [kind for kind in kinds if any(drawn.means["kind", one, kind] is not None for one in sheet.scores)]
+
+    def uas(of: Sequence[str]) -> Interval:
+        return drawn.unweighted([("kind", subject, kind) for kind in of], over=("all", subject))
+
+    groups = {name: [kind for kind in scored if kind in members] for name, members in GROUPS.items()}
+    compared = subject != BASELINE and BASELINE in sheet.scores
     return SubjectRow(
         subject=subject,
         control=subject in CONTROLS,
-        kinds={
-            kind: _cell(sheet, subject, interval, [index for index in everything if of_kind[index] == kind])
-            for kind, interval in zip(kinds, found[2:], strict=True)
-        },
-        overall=_cell(sheet, subject, found[0], list(everything)),
-        unflagged=None if clean.all() else _cell(sheet, subject, found[1], [index for index in everything if clean[index]]),
-        uas=metrics.unweighted_mean(scores, list(of_kind), sheet.clusters, resamples=resamples, seed=seed),
-        gain_percent=gain,
+        kinds={kind: _cell(sheet, subject, drawn.interval(("kind", subject, kind)), sheet.where({kind})) for kind in kinds},
+        overall=_cell(sheet, subject, drawn.interval(("all", subject)), everything),
+        unflagged=None
+        if clean.all()
+        else _cell(sheet, subject, drawn.interval(("clean", subject)), [index for index in everything if clean[index]]),
+        uas=uas(scored),
+        groups={name: uas(of) for name, of in groups.items() if of},
+        gain_percent=drawn.gain(("all", subject), ("all", BASELINE), over=("gap", subject, BASELINE)) if compared else None,
         classes=_classes(sheet, subject),
     )
 
 
-def _cell(sheet: _Sheet, subject: str, score: Interval, indices: Sequence[int]) -> Cell:
+def _cell(sheet: Sheet, subject: str, score: Interval, indices: Sequence[int]) -> Cell:
     reasons, scores, mapped = sheet.reasons[subject], sheet.scores[subject], sheet.mapped[subject]
     counted = [index for index in indices if reasons[index] not in _PAIR_AT_FAULT]
     return Cell(
         score=score,
         pairs=len(indices),
+        run_sd=_spread(sheet.runs[subject][:, list(indices)]),
         strict_mean=float(np.nansum(scores[counted]) / len(counted)) if counted else None,
         unscored=dict(sorted(Counter(reason for index in indices if (reason := reasons[index])).items())),
         unmapped=sum(
@@ -329,7 +435,13 @@ def _cell(sheet: _Sheet, subject: str, score: Interval, indices: Sequence[int]) 
     )
 
 
-def _classes(sheet: _Sheet, subject: str) -> dict[str, ClassMetrics]:
+def _spread(runs: Floats) -> float | None:
+    """The standard deviation over runs of each run's mean; `runs` has shape (runs, items), NaN where unscored."""
+    means = [float(one[~np.isnan(one)].mean()) for one in runs if not np.isnan(one).all()]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else None
+
+
+def _classes(sheet: Sheet, subject: str) -> dict[str, ClassMetrics]:
     """Class metrics per attribute over all pairs with a label of it; refused and missing answers are unmapped predictions."""
     held: dict[str, tuple[list[str], list[str | None]]] = defaultdict(lambda: ([], []))
     for pair, read in zip(sheet.pairs, sheet.mapped[subject], strict=True):

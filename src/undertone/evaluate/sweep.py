@@ -166,7 +166,10 @@ class Sweep(BaseModel):
             there = baseline if labels is None else base.checkpoint if labels == base.labels else None
             if labels is not None and there is not None:
                 labels = shown  # nothing trains, so nothing is dropped
-            yield _arm(base, name, family, labels, curve=curve, weights_of=there, baseline=baseline or curve)
+            # The chosen system with its own labels is asked in the other curve already, and is that arm.
+            named = base.name if there == base.checkpoint else curve
+            made = _arm(base, name, family, labels, curve=named, weights_of=there, baseline=baseline or curve)
+            yield made.model_copy(update={"curve": curve})
 
 
 def _baseline(base: System, systems: Sequence[System]) -> str | None:

@@ -68,7 +68,7 @@ def _worth(point: SweepPoint, panel: str) -> str:
     bounds = (
         "" if gain.low is None or gain.high is None else f", {gain.level * 100:.0f} % interval {gain.low:+.1f} to {gain.high:+.1f}"
     )
-    return f"{verb}: {gain.mean:+.1f} points over {point.baseline}{bounds}"
+    return f"{verb}: {gain.mean:+.1f} points over {point.baseline}{bounds}, on {gain.n:,} question{'s' if gain.n != 1 else ''}"
 
 
 def plain_text(table: SweepTable) -> str:
@@ -93,6 +93,11 @@ def plain_text(table: SweepTable) -> str:
         f"{subject}: {count:,} of {table.panels[OVERALL]:,} answers have no score and enter no mean"
         for subject, count in unscored.items()
         if count
+    ]
+    lines += [
+        f"{one.subject}: its gain is of the {gain.n:,} of {table.panels[OVERALL]:,} questions on which {one.baseline} has a score too"
+        for one in table.points
+        if (gain := one.panels[OVERALL].gain) is not None and gain.n < table.panels[OVERALL]
     ]
     lines += ["", *sentences(table)]
     return "\n".join(lines)

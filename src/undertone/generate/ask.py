@@ -290,7 +290,8 @@ def explain(
     """
     made = stage.made()
     lost = {one.row_id: one for one in losses}
-    mine = [one for one in written if one.clip_id == clip.id and one.source == made.source]
+    parts_of_it = {clip.id, *(one.id for one in clip.segments)}  # a dialogue's pairs are about its utterances
+    mine = [one for one in written if one.clip_id in parts_of_it and one.source == made.source]
     parts = [f"clip {clip.id}, source {made.source}"]
     if isinstance(made, LLMGenerator):
         parts += _exchange(made, clip, seed, mine)

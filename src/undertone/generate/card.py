@@ -120,7 +120,11 @@ def _clips(written: Written) -> pl.DataFrame:
     asked = [pl.DataFrame(part) for table in written.final.values() for part in table.columns(["clip_id"])]
     ids = pl.concat([pl.DataFrame(schema={"clip_id": pl.String}), *asked]).unique().rename({"clip_id": "id"})
     found = [
-        pl.DataFrame(part).join(ids, on="id", how="semi") for table in written.clips.values() for part in table.columns(_OF_CLIP)
+        pl.DataFrame(part)
+        .join(ids, on="id", how="semi")
+        .select(_OF_CLIP)  # a table that borrows its rows has them in its own order
+        for table in written.clips.values()
+        for part in table.columns(_OF_CLIP)
     ]
     empty = pl.DataFrame({name: pa.array([], pa.int64() if name.endswith("_ms") else pa.string()) for name in _OF_CLIP})
     return pl.concat([empty, *found]).unique("id", keep="first", maintain_order=True)

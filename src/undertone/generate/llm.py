@@ -150,17 +150,9 @@ class LLMGenerator(Generator):
         )
 
     def _pair(self, made: Candidate, clip: Clip, evidence: str, reply: Reply) -> QAPair:
-        return QAPair(
-            clip_id=clip.id,
-            recording_id=clip.recording_id,
-            split=clip.split,
+        return made.pair(
+            clip,
             source=self.source,
-            kind=made.kind,
-            question=made.question,
-            answer=made.answer,
-            label_attribute=made.label_attribute,
-            label=made.label,
-            history=made.history,
             evidence=evidence,
             generator=f"{self.strategy.name}@{self.strategy.version}",
             model=self.at.model,

@@ -17,8 +17,9 @@ from undertone.chat import json_schema
 from undertone.errors import ServiceError
 from undertone.records import Clip, Kind, QAPair, Turn, content_hash
 
-Material = Literal["utterances", "clips"]
-"""What is asked about: single human-labelled utterances, as conventional corpora have them, or condensed clips."""
+Material = Literal["utterances", "clips", "segments"]
+"""What is asked about: single human-labelled utterances, as conventional corpora have them; condensed clips; or their segments, each as a clip
+of its own with the labeller's labels."""
 
 
 class Generator(Protocol):
@@ -71,7 +72,10 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One pair as a strategy reads it out of a reply; the rest of a `QAPair` is the same for all strategies."""
+    """One pair as a strategy reads it out of a reply; the rest of a `QAPair` is the same for all strategies.
+
+    `clip_id` is the utterance that the pair is about, where that is a segment of the clip and not all of it.
+    """
 
     kind: Kind
     question: str
@@ -79,13 +83,44 @@ class Candidate:
     label_attribute: str | None = None
     label: str | None = None
     history: tuple[Turn, ...] = ()
+    clip_id: str | None = None
+
+    def pair(
+        self,
+        clip: Clip,
+        *,
+        source: str,
+        evidence: str,
+        generator: str,
+        prompt_digest: str,
+        model: str | None = None,
+        raw: str | None = None,
+    ) -> QAPair:
+        """The pair about a clip; the rest is who wrote it and how (`QAPair`)."""
+        return QAPair(
+            clip_id=self.clip_id or clip.id,
+            recording_id=clip.recording_id,
+            split=clip.split,
+            source=source,
+            kind=self.kind,
+            question=self.question,
+            answer=self.answer,
+            label_attribute=self.label_attribute,
+            label=self.label,
+            history=self.history,
+            evidence=evidence,
+            generator=generator,
+            model=model,
+            prompt_digest=prompt_digest,
+            raw=raw,
+        )
 
 
 class Strategy(BaseModel):
     """What an LLM is asked about a clip, and how its replies are read; its fields are its settings in a study.
 
     Whoever writes one implements `requests` and `read`; asking, asking again, keeping the raw replies and making pairs of candidates is
-    `llm.LLMGenerator`'s.
+    `llm.LLMGenerator`'s. One that can do without an LLM is `offline` and implements `written` too.
 
     Class attributes:
         name: In a study.
@@ -93,6 +128,7 @@ class Strategy(BaseModel):
         about: What it asks about unless the study says otherwise.
         templates: Files in `prompts/` that its prompts are made of, the prompt itself first; also those that it includes or draws lines from.
         replies: Schemas of the replies that it asks for; none for free text.
+        offline: Whether the grammar writes it where no LLM is named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -102,6 +138,7 @@ class Strategy(BaseModel):
     about: ClassVar[Material] = "clips"
     templates: ClassVar[tuple[str, ...]]
     replies: ClassVar[tuple[type[BaseModel], ...]] = ()
+    offline: ClassVar[bool] = False
 
     def evidence(self, clip: Clip) -> str:
         """The clip as the LLM reads it."""
@@ -123,6 +160,15 @@ class Strategy(BaseModel):
             ValueError: It cannot be read, and is worth asking for again; says why.
         """
         raise NotImplementedError(f"strategy {self.name} does not implement read")
+
+    def written(self, clip: Clip, *, seed: int) -> list[Candidate]:
+        """The pairs that the grammar writes about a clip; empty where it has nothing to say. Random choices are drawn from seed and clip.id."""
+        raise NotImplementedError(f"strategy {self.name} does not implement written")
+
+    @property
+    def needs_llm(self) -> str | None:
+        """The setting that the grammar cannot carry out, for an error; None where it can carry out all of them."""
+        return None
 
     @property
     def digest(self) -> str:

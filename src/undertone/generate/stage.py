@@ -13,8 +13,11 @@ from undertone.errors import ConfigError, ServiceError
 from undertone.generate.frames import FrameSet, digest
 from undertone.generate.grammar import STRATEGY_KINDS, GrammarGenerator, GrammarStrategy
 from undertone.generate.llm import LLMGenerator
+from undertone.generate.offline import OfflineGenerator
 from undertone.generate.protocol import Generator, Material, expected_one_of
 from undertone.generate.strategies import STRATEGIES
+from undertone.generate.strategies.dialogue import Dialogue
+from undertone.generate.strategies.replying import Replying
 from undertone.records import Clip, Kind, QAPair, Record, Split, content_hash
 from undertone.stages import Context, Dropped, Failed, Kept, Outcome, Stage
 
@@ -23,14 +26,16 @@ class GenerateStage(Stage[Clip, QAPair]):
     """Writes candidate pairs about clips; a clip about which nothing can be asked is dropped with `nothing_to_ask`.
 
     Attributes:
-        strategy: What is written: one of `strategies.STRATEGIES` by an LLM, one of `grammar.STRATEGY_KINDS` without one.
+        strategy: What is written: one of `strategies.STRATEGIES` by an LLM (those that are `offline` by the grammar too), one of
+            `grammar.STRATEGY_KINDS` without one.
         source: Name of the pairs' source in the training mix; None for the strategy's.
-        about: Single utterances or condensed clips; None for what the strategy asks about.
+        about: Single utterances, condensed clips or their segments; None for what the strategy asks about.
         llm: The endpoint that writes; None for the grammar.
-        settings: Of the strategy, as its class documents them (with an LLM).
+        settings: Of the strategy, as its class documents them; those of `grammar.STRATEGY_KINDS` have none.
         kinds: Kinds of question; None for those of the strategy.
         pairs_per_kind: At most so many for each clip and kind.
-        frames: Wordings of the grammar; None for test wordings in a benchmark and train wordings elsewhere.
+        frames: Wordings of the grammar, and of the questions that ask for a reply; None for test wordings in strategy "benchmark" and train
+            wordings elsewhere.
         require_contrast: Ask in context only where segments differ (grammar).
         cache_dir: Where LLM replies are kept, so that they are paid for once; None for nowhere. No part of the identity.
         splits: Clips of other splits are dropped with `other_split`.
@@ -76,11 +81,17 @@ class GenerateStage(Stage[Clip, QAPair]):
         with_llm = STRATEGIES[self.strategy].about if self.strategy in STRATEGIES else "clips"
         return self.about or ("utterances" if self.strategy in ("asr", "pqa") else with_llm)
 
+    @property
+    def by_segment(self) -> bool:
+        """Whether its pairs are about single segments, which must then be clips of their own."""
+        return self.material == "segments" or self.strategy == Dialogue.name
+
     def identity(self) -> dict[str, Any]:
         """The configuration and the digest of the wordings, without what changes no pair."""
         made = self.made()
-        if isinstance(made, LLMGenerator):
-            made_by = {"prompt_digest": made.strategy.digest, "generator_version": f"{made.version}/{made.strategy.version}"}
+        if isinstance(made, LLMGenerator | OfflineGenerator):
+            written_by = made.digest if isinstance(made, OfflineGenerator) else made.strategy.digest
+            made_by = {"prompt_digest": written_by, "generator_version": f"{made.version}/{made.strategy.version}"}
         else:
             made_by = {"prompt_digest": digest(), "generator_version": made.version}
         config = self.model_dump(mode="json", exclude={"cache_dir": True, "llm": set(Endpoint.unlike)})
@@ -91,24 +102,21 @@ class GenerateStage(Stage[Clip, QAPair]):
         self._seed = context.seed
         self._generator = self.made()
 
-    def made(self) -> GrammarGenerator | LLMGenerator:
+    def made(self) -> GrammarGenerator | OfflineGenerator | LLMGenerator:
         """The generator, which has done no work yet.
 
         Raises:
             ConfigError: A setting is wrong.
         """
         source = f"source {self.source}: " if self.source else ""
-        if self.llm is None and self.strategy not in STRATEGY_KINDS:
-            raise ConfigError(
-                f"{source}strategy {self.strategy!r} needs an LLM: give llm: {{endpoint: http://127.0.0.1:8000/v1, model: NAME}}"
-            )
-        if self.llm is None and self.settings:
+        by_grammar = self.llm is None and self.strategy in STRATEGY_KINDS
+        if by_grammar and self.settings:
             mend = "give llm: {endpoint: http://127.0.0.1:8000/v1, model: NAME}, or take them out"
             raise ConfigError(
                 f"{source}settings ({', '.join(self.settings)}) are an LLM's, and the grammar writes strategy {self.strategy!r} here; "
                 f"{mend if self.strategy in STRATEGIES else 'take them out'}"
             )
-        if self.llm is None:
+        if by_grammar:
             return GrammarGenerator(
                 strategy=cast(GrammarStrategy, self.strategy),
                 source=self.source,
@@ -118,9 +126,23 @@ class GenerateStage(Stage[Clip, QAPair]):
                 require_contrast=self.require_contrast,
             )
         kind = STRATEGIES[self.strategy]
-        common = {"kinds": self.kinds, "pairs_per_kind": self.pairs_per_kind, "require_contrast": self.require_contrast}
+        if "frames" in self.settings:
+            raise ConfigError(f"{source}settings.frames: whose wordings are used stands beside settings; give frames there")
+        common = {
+            "kinds": self.kinds,
+            "pairs_per_kind": self.pairs_per_kind,
+            "require_contrast": self.require_contrast,
+            "frames": self.frames,
+        }
         given = {name: value for name, value in common.items() if name in kind.model_fields and value is not None}
         strategy = settings.validated(kind, {**given, **self.settings}, where=f"{source}strategy {self.strategy}")
+        if self.llm is None:
+            try:
+                return OfflineGenerator(strategy, source=self.source)
+            except ConfigError as error:
+                raise ConfigError(f"{source}{error}") from None
+        if isinstance(strategy, Replying) and strategy.wrong:
+            raise ConfigError(f"{source}settings.wrong={strategy.wrong} is of the grammar's replies; expected no llm, or no wrong")
         return LLMGenerator(strategy, at=self.llm, source=self.source, cache_dir=self.cache_dir)
 
     def process(self, rows: Sequence[Clip]) -> Sequence[Outcome[QAPair]]:

@@ -25,9 +25,10 @@ from undertone.tables import Table
 
 R = TypeVar("R", bound=Record)
 
-FINAL = ("generate/base", "generate/contextual")
+FINAL = ("generate/base", "generate/contextual", "generate/single")
 """The tables that are trained on; others may lie inside their folders."""
-ABOUT = ("condense", "references/utterances", "references")
+PREDICTED = ("condense", "condense/utterances")
+ABOUT = (*PREDICTED, "references/utterances", "references")
 """The tables of clips, predicted ones first."""
 
 _LOSS = {"row_id": pl.String, "stage": pl.String, "reason": pl.String, "detail": pl.String}
@@ -149,7 +150,7 @@ class Written:
 
     def _predicted(self, table: Table[QAPair]) -> bool | None:
         read = set(table.done.fingerprint.inputs.values())
-        return next((name == ABOUT[0] for name, clips in self.clips.items() if clips.digest in read), None)
+        return next((name in PREDICTED for name, clips in self.clips.items() if clips.digest in read), None)
 
     def read(self, ids: Set[str]) -> dict[str, QAPair]:
         """Pairs by id, as they stayed or else as they were written."""

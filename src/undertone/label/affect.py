@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pydantic
 
 from undertone.errors import DependencyError, ModelError
+from undertone.label.embedding import Embedding
 from undertone.label.features import HOP_SAMPLES, MELS, RATE_HZ, Features, functionals, log_mel
 
 MODEL_NAME = "affect-small"
@@ -32,6 +33,7 @@ NO_VOICE_EVENTS = ("music", "noise")
 FRAME_RATE_HZ = 50
 HIDDEN = 128
 FRAME_DIM = HIDDEN + 2 * MELS + 4
+EMBEDDING_DIM = 2 * HIDDEN + 7 + 3
 _STRIDE = 4  # feature rows per frame of the trunk (25 per second)
 
 Array = npt.NDArray[np.float32]
@@ -197,6 +199,22 @@ class AffectSmall:
         mel, pitch = pairs[:, :, :MELS].reshape(count, -1), pairs[:, :, MELS:].reshape(count, -1)
         hidden = np.repeat(self._run(features, ["hidden"])[0][0], 2, axis=0)[:count]
         return np.concatenate([hidden, mel, pitch], axis=1).astype(np.float32)
+
+    def embed(self, samples: npt.NDArray[np.floating]) -> Embedding:
+        """Embed voice as a whole and frame by frame (the emotion encoder of `model.nuance` where nothing else is installed).
+
+        Args:
+            samples: float mono waveform at 16 kHz, shape (n,), 0.3 s at least. Silence is embedded like anything else.
+
+        Returns:
+            Of the whole, shape (266,): mean and standard deviation over time of the trunk's hidden state, then what the network makes
+            of it with its other members: the probabilities of seven emotions, valence, arousal and dominance. Of frames, shape
+            (n / 640 rounded up, 128): the hidden state, 25 per second.
+        """
+        features = log_mel(samples)
+        emotion, vad, hidden = (row[0] for row in self._run(features, ["emotion", "vad", "hidden"]))
+        hidden = hidden[: -(-len(features.values) // _STRIDE)]
+        return Embedding(np.concatenate([hidden.mean(0), hidden.std(0), emotion, vad]).astype(np.float32), hidden)
 
     def _run(self, features: Features, outputs: list[str]) -> list[Array]:
         """Run the network; each output has a leading batch axis of 1. The last rows are repeated up to a multiple of four."""

@@ -13,6 +13,7 @@ from undertone.records import DIMENSIONS, EMOTIONS
 
 if TYPE_CHECKING:
     from undertone.label.affect import Abstained, AffectScores, AffectSmall
+    from undertone.label.embedding import Embedding
 
 
 @labeller(
@@ -74,6 +75,10 @@ class AffectLabeller(Labeller):
 
     def judge_many(self, waves: Sequence[Wave]) -> Sequence[Sequence[Value]]:
         return [_values(scores) for scores in self._model.score_many([wave.samples for wave in waves])]
+
+    def embed(self, wave: Wave) -> Embedding:
+        """See `AffectSmall.embed`."""
+        return self._model.embed(wave.samples)
 
 
 def _values(scores: AffectScores | Abstained) -> list[Value]:

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from undertone.audio import Wave
 from undertone.errors import ModelError
 from undertone.label.checkpoint import Checkpoint
+from undertone.label.embedding import Embedding
 from undertone.label.protocol import Category, Scalar, Value, category, labeller
 from undertone.records import DIMENSIONS
 
@@ -72,9 +73,16 @@ def pooled_regressor(heads: Mapping[str, int]) -> Any:
             else:
                 frames = self._get_feature_vector_attention_mask(states.shape[1], attention_mask).unsqueeze(-1)
                 pooled = (states * frames).sum(dim=1) / frames.sum(dim=1)
-            return SimpleNamespace(logits=torch.cat([self.get_submodule(name)(pooled) for name in heads], dim=-1))
+            logits = torch.cat([self.get_submodule(name)(pooled) for name in heads], dim=-1)
+            return SimpleNamespace(logits=logits, pooled=pooled, states=states)
 
     return PooledRegressor
+
+
+def _embedded(labeller: Checkpoint, wave: Wave) -> Embedding:
+    """The last layer's states, and their mean, which the heads read."""
+    heard = labeller.passed(labeller._loaded.net, wave)
+    return Embedding(heard.pooled[0].float().cpu().numpy(), heard.states[0].float().cpu().numpy())
 
 
 def _bounded(attribute: str, raw: float, unit: float = 1.0) -> Value:
@@ -130,6 +138,10 @@ class AudeeringDim(Checkpoint):
         heard = [dict(zip(DIM_ORDER, output.tolist(), strict=True)) for output in self.outputs(waves)]
         return [[_bounded(name, raw[name]) for name in DIMENSIONS] for raw in heard]
 
+    def embed(self, wave: Wave) -> Embedding:
+        """1024 numbers of the whole, and as many 50 times a second: the emotion embedding of RE-LLM (2602.10716)."""
+        return _embedded(self, wave)
+
 
 @labeller(
     "audeering-age-gender",
@@ -169,3 +181,7 @@ class AudeeringAgeGender(Checkpoint):
             genders = dict(zip(GENDERS, softmax(gender).tolist(), strict=True))
             made.append([_bounded("age", age, _YEARS), category("gender", genders)])
         return made
+
+    def embed(self, wave: Wave) -> Embedding:
+        """1024 numbers of the whole, and as many 50 times a second."""
+        return _embedded(self, wave)

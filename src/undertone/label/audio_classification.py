@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 from scipy.special import expit, softmax
 
 from undertone.audio import Wave
 from undertone.errors import ConfigError, ModelError
 from undertone.label.checkpoint import Checkpoint, Floats
+from undertone.label.embedding import Embedding, in_pieces, mean_of
 from undertone.label.protocol import Category, Value, abstain, category, labeller
 
 Activation = Literal["softmax", "sigmoid"]
+_WHISPER_MS = 20
 
 
 @labeller("audio-classification", version="1", emits=None, hears="window", min_ms=300)
@@ -101,6 +104,22 @@ class AudioClassification(Checkpoint):
             ]
             for wave in waves
         ]
+
+    def embed(self, wave: Wave) -> Embedding:
+        """The last hidden states under the classifier and their mean; of an AST what it pools, and no frames, for its patches lie in time
+        and in frequency.
+        """
+        return in_pieces(wave, self._embedded, longest_ms=self._reach_ms)
+
+    def _embedded(self, wave: Wave) -> Embedding:
+        net, _ = self._loaded
+        whisper = net.config.model_type == "whisper"
+        heard = self.passed(net.encoder if whisper else net.base_model, wave)
+        if net.config.model_type == "audio-spectrogram-transformer":
+            return Embedding(heard.pooler_output[0].float().cpu().numpy())
+        states = heard.last_hidden_state[0].float().cpu().numpy().astype(np.float32)
+        # Whisper's reach beyond the wave, over what it is padded with; 20 ms each.
+        return mean_of(states[: -(-wave.duration_ms // _WHISPER_MS)] if whisper else states)
 
     @property
     def _reach_ms(self) -> int | None:

@@ -124,6 +124,13 @@ class Checkpoint(Weights):
                 rows.update(zip(group, heard.double().cpu().numpy(), strict=True))
         return np.array([rows[index] for index in range(len(waves))])
 
+    def passed(self, module: Any, wave: Wave) -> Any:
+        """What the model, or a module of it that reads the same, makes of one wave."""
+        import torch
+
+        with torch.inference_mode():
+            return module(**self._inputs([wave.samples]))
+
     @property
     def _masks(self) -> bool:
         """Whether waves of different lengths may share a batch behind a mask."""

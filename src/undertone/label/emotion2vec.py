@@ -21,6 +21,7 @@ import numpy as np
 
 from undertone.audio import Wave
 from undertone.errors import ModelError
+from undertone.label.embedding import Embedding, in_pieces, mean_of
 from undertone.label.protocol import Category, Emission, Value, category, labeller
 from undertone.label.weights import Weights
 
@@ -119,19 +120,35 @@ class Emotion2vec(Weights):
     def _judged(self, equal: Sequence[Wave]) -> list[list[Value]]:
         """Answers for waves of one length."""
         import torch
-        from torch.nn.functional import layer_norm
 
         network, words = self._loaded
+        with torch.inference_mode():
+            logits = network.proj(self._frames(equal).mean(dim=1))
+            logits[:, [index for index, word in enumerate(words) if word is None]] = -torch.inf
+            rows = logits.softmax(dim=-1).tolist()
+        return [[category("emotion", {word: p for word, p in zip(words, row, strict=True) if word is not None})] for row in rows]
+
+    def embed(self, wave: Wave) -> Embedding:
+        """Frames, 50 a second, and their mean; beyond `max_ms` in pieces."""
+
+        def embedded(piece: Wave) -> Embedding:
+            return mean_of(self._frames([piece])[0].float().cpu().numpy())
+
+        return in_pieces(wave, embedded, longest_ms=self.max_ms)
+
+    def _frames(self, equal: Sequence[Wave]) -> Any:
+        """Features (waves, T, D) of waves of one length."""
+        import torch
+        from torch.nn.functional import layer_norm
+
+        network, _ = self._loaded
         with torch.inference_mode():
             source = torch.from_numpy(np.stack([wave.samples for wave in equal])).to(self.device)
             if network.cfg.normalize:
                 source = layer_norm(source, source.shape[1:])
             frames = network.extract_features(source, padding_mask=None)["x"]
             network.alibi_biases.clear()  # a cache that would keep the largest square of frames ever heard
-            logits = network.proj(frames.mean(dim=1))
-            logits[:, [index for index, word in enumerate(words) if word is None]] = -torch.inf
-            rows = logits.softmax(dim=-1).tolist()
-        return [[category("emotion", {word: p for word, p in zip(words, row, strict=True) if word is not None})] for row in rows]
+        return frames
 
 
 def _words(tokens: Path) -> list[str | None]:

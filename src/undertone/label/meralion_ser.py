@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 from undertone.audio import Wave
 from undertone.errors import ConfigError, ModelError
 from undertone.label.checkpoint import WEIGHT_FILES, read_config, without_progress
+from undertone.label.embedding import Embedding, in_pieces
 from undertone.label.protocol import Category, Emission, Scalar, Value, category, labeller, scalar
 from undertone.label.weights import Weights
 
@@ -22,6 +23,9 @@ CLASSES = ("Neutral", "Happy", "Sad", "Angry", "Fearful", "Disgusted", "Surprise
 
 ORDER = ("valence", "arousal", "dominance")
 """Of `dims`, each already in 0..1 (a sigmoid)."""
+
+_FRAME_MS = 20
+"""Of Whisper's encoder."""
 
 _MODEL = "MERaLiON/MERaLiON-SER-v1"
 _REVISION = "7e3ee6fa4534dea8316e8ca43e377e2fbb58496b"  # as a public project pins it; we could not look at the hub ourselves
@@ -130,6 +134,56 @@ class MeralionSer(Weights):
         return [answer for first in range(0, len(waves), self.batch) for answer in self._judged(waves[first : first + self.batch])]
 
     def _judged(self, waves: Sequence[Wave]) -> list[list[Value]]:
+        told, classes = self._told(waves), self._loaded.classes
+        rows = zip(told["logits"].softmax(dim=-1).tolist(), told["dims"].tolist(), strict=True)
+        return [
+            [
+                category("emotion", dict(zip(classes, chances, strict=True))),
+                *(scalar(name, number) for name, number in zip(ORDER, dims, strict=True)),
+            ]
+            for chances, dims in rows
+        ]
+
+    def embed(self, wave: Wave) -> Embedding:
+        """What the layer that gives the classes reads, and the states of the Whisper encoder, 50 a second. Beyond `max_ms` in pieces.
+
+        The released code names neither in its outputs: they are read where they pass by, so that another release may name its layers
+        as it likes.
+        """
+        return in_pieces(wave, self._embedded, longest_ms=self.max_ms)
+
+    def _embedded(self, wave: Wave) -> Embedding:
+        from torch import nn
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+        network = self._loaded.network
+        read: list[tuple[Any, Any]] = []
+        states: list[Any] = []
+        hooks = []
+        for one in network.modules():
+            if isinstance(one, WhisperEncoder):
+                hooks.append(one.register_forward_hook(lambda _module, _given, made: states.append(made[0])))
+            elif isinstance(one, nn.Linear):
+                hooks.append(one.register_forward_hook(lambda _module, given, made: read.append((given[0], made))))
+        try:
+            logits = self._told([wave])["logits"]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found = [given for given, made in read if made.shape == logits.shape and bool((made == logits).all())]
+        if not found:
+            raise ModelError(
+                f"labeller {self.name!r}: {self.model} has no linear layer that gives its classes, so that nobody knows what its embedding "
+                "is; expected a release of MERaLiON-SER. For embeddings use another labeller, such as audeering-dim"
+            )
+        frames = None
+        if states:
+            # Behind the wave the encoder heard padding; 20 ms each.
+            frames = states[-1][0, : -(-wave.duration_ms // _FRAME_MS)].float().cpu().numpy()
+        return Embedding(found[-1][0].float().cpu().numpy(), frames)
+
+    def _told(self, waves: Sequence[Wave]) -> Any:
+        """The network's outputs."""
         import torch
 
         network, extractor, classes = self._loaded
@@ -149,14 +203,7 @@ class MeralionSer(Weights):
             wanted = {"logits": (len(waves), len(classes)), "dims": (len(waves), len(ORDER))}
             if shapes != wanted:
                 raise ModelError(f"labeller {self.name!r}: {self.model} gave outputs of shapes {shapes}, expected {wanted}")
-            rows = zip(told["logits"].softmax(dim=-1).tolist(), told["dims"].tolist(), strict=True)
-        return [
-            [
-                category("emotion", dict(zip(classes, chances, strict=True))),
-                *(scalar(name, number) for name, number in zip(ORDER, dims, strict=True)),
-            ]
-            for chances, dims in rows
-        ]
+        return told
 
 
 @contextmanager

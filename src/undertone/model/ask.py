@@ -11,6 +11,7 @@ from undertone.model import prompts
 from undertone.model.checkpoint import Checkpoint, read_checkpoint
 from undertone.model.encoders import RATE_HZ, load_encoder, load_inputs
 from undertone.model.features import StoredFrames, encode
+from undertone.model.nuance import with_nuance
 from undertone.model.speech_llm import SpeechLLM
 from undertone.paths import Location, local_folder
 from undertone.records import Segment
@@ -66,6 +67,7 @@ def _shown(checkpoint: Location, wave: Wave, question: str, predicted: Sequence[
     frames = None
     if hears:
         encoder = load_inputs(card.model.encoder) if card.model.encoder_inside else load_encoder(card.model.encoder)
+        encoder = with_nuance(encoder, card.model.nuance)
         if card.encoder_fingerprint not in (None, encoder.fingerprint):
             raise ModelError(
                 f"{checkpoint} was trained on frames of encoder {card.encoder_fingerprint}, but {card.model.encoder.name} here is "

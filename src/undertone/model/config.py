@@ -20,9 +20,11 @@ from pydantic import (
 )
 
 from undertone.metadata import MetadataConfig
+from undertone.records import DIMENSIONS, EMOTIONS
 
 AFFECT_SMALL = "affect-small"
 Part = Literal["encoder", "adapter", "decoder"]
+Head = Literal["category_head", "dimensions_head"]
 
 
 class _Config(BaseModel):
@@ -242,12 +244,78 @@ class LoRAConfig(_Config):
         dropout: Before the first matrix.
         targets: Ends of module names, such as q_proj; () is what PEFT knows for the architecture, ("all-linear",) every linear layer
             but the head.
+        where: At which positions the updates are added: "all", or at those of "speech" alone (partial LoRA: RE-LLM's). Then what is
+            written without speech is written by the decoder as it was, and the updates cannot be merged into its weights.
     """
+
+    grown: ClassVar[frozenset[str]] = frozenset({"where"})
 
     r: int = Field(default=8, ge=1)
     alpha: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ()
+    where: Literal["all", "speech"] = "all"
+
+
+class NuanceConfig(_Config):
+    """A frozen emotion encoder whose embeddings are joined to the frames of the speech encoder, channel by channel, before the adapter.
+
+    RE-LLM (2602.10716): 1024 numbers of audeering's model of the whole utterance, repeated over all frames, behind Whisper's 1280.
+
+    Attributes:
+        encoder: A labeller that has embeddings, by the name that it is registered under: "affect-small", "audeering-dim",
+            "audeering-age-gender", "audio-classification", "emotion2vec", "meralion-ser", or a plugin's. It stays as it is.
+        config: Its configuration, as in a study's `label.labellers`: model, revision, device.
+        utterance: Join the embedding of the whole, the same at every frame.
+        frames: Join its embedding of each frame as well, brought to the speech encoder's rate (beyond the paper).
+        width: Numbers in the embedding of the whole that are expected; another width is an error. None takes what comes, except where
+            the speech encoder is trained inside the model, which must know it beforehand.
+        span: What "the whole" is: all that the speech encoder "heard", or each "window" of `encoder.long_audio: chunk` for itself.
+    """
+
+    encoder: str = Field(default=AFFECT_SMALL, min_length=1)
+    config: dict[str, Any] = Field(default_factory=dict)
+    utterance: bool = True
+    frames: bool = False
+    width: int | None = Field(default=None, ge=1)
+    span: Literal["heard", "window"] = "heard"
+
+    @model_validator(mode="after")
+    def _joins_something(self) -> Self:
+        if not self.utterance and not self.frames:
+            raise ValueError("utterance and frames are both false: nothing would be joined; leave nuance out, or set one of them")
+        if not self.utterance and self.width is not None:
+            raise ValueError(f"width={self.width} is of the embedding of the utterance, and utterance is false; leave width out")
+        return self
+
+
+class AuxConfig(_Config):
+    """Heads beside the decoder that tell the emotion from what it is about to hear: one mean of a clip's speech embeddings.
+
+    What is pooled is what the adapter gives (RE-LLM's fused embeddings E_f, e = mean_t E_f), in the decoder's width; each head is one
+    linear layer without bias, and nothing squashes the numbers. What they learn from is `train.objective`.
+
+    Attributes:
+        classes: Of the category head, in its order; () is no such head. The default is that of RE-LLM's code.
+        dimensions: Of the second head, in its order; () is no such head. The default is the order of RE-LLM's targets; its emotion encoder
+            says arousal, dominance, valence, and records have valence first. Here all are taken by name.
+    """
+
+    classes: tuple[str, ...] = ("neutral", "happy", "angry", "sad", "surprised")
+    dimensions: tuple[str, ...] = ("arousal", "valence", "dominance")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if not self.classes and not self.dimensions:
+            raise ValueError("classes and dimensions are both empty: there would be no head; leave aux out")
+        if len(self.classes) == 1:
+            raise ValueError(f"classes: got {list(self.classes)}, expected two at least, or none")
+        for key, given, known in (("classes", self.classes, EMOTIONS), ("dimensions", self.dimensions, DIMENSIONS)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"{key} names one twice: {list(given)}")
+            if strange := [one for one in given if one not in known]:
+                raise ValueError(f"{key}: got {strange[0]!r}, expected some of {', '.join(known)}")
+        return self
 
 
 class DecoderConfig(_NameOrConfig):
@@ -290,25 +358,29 @@ class SpeechLLMConfig(_Config):
         adapter: Frames to embeddings.
         decoder: The LLM.
         frozen: Parts that training leaves alone. The paper's model freezes encoder and decoder. An encoder that is not frozen runs
-            inside the model, on inputs instead of frames (`encoder_inside`).
+            inside the model, on inputs instead of frames (`encoder_inside`). Of `aux` "category_head" and "dimensions_head".
         max_audio_s: Speech beyond this is not heard: a longer clip is cut to its first seconds (as AudioBench does).
         metadata: How metadata is written where a system shows it.
         lora: Low-rank updates of the decoder, which is then frozen.
         encoder_lora: Low-rank updates of the encoder, which is then frozen and runs inside the model.
         stop: Texts that end an answer, beside the end token; not part of it.
+        nuance: A frozen emotion encoder beside the speech encoder.
+        aux: Heads that tell the emotion; with or without `nuance`.
     """
 
-    grown: ClassVar[frozenset[str]] = frozenset({"lora", "encoder_lora", "stop"})
+    grown: ClassVar[frozenset[str]] = frozenset({"lora", "encoder_lora", "stop", "nuance", "aux"})
 
     encoder: EncoderConfig = EncoderConfig(name=AFFECT_SMALL)
     adapter: AnyAdapterConfig = AdapterConfig()
     decoder: DecoderConfig = TOY_DECODER
-    frozen: tuple[Part, ...] = ("encoder",)
+    frozen: tuple[Part | Head, ...] = ("encoder",)
     max_audio_s: float = Field(default=30.0, gt=0)
     metadata: MetadataConfig = MetadataConfig()
     lora: LoRAConfig | None = None
     encoder_lora: LoRAConfig | None = None
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    nuance: NuanceConfig | None = None
+    aux: AuxConfig | None = None
 
     @property
     def encoder_inside(self) -> bool:
@@ -325,9 +397,36 @@ class SpeechLLMConfig(_Config):
         for key, update, part in (("lora", self.lora, "decoder"), ("encoder_lora", self.encoder_lora, "encoder")):
             if update is not None and part not in self.frozen:
                 raise ValueError(f"{key} trains beside a frozen {part}: add {part!r} to frozen; got {list(self.frozen)}")
+        if self.encoder_lora is not None and self.encoder_lora.where != "all":
+            raise ValueError(f"encoder_lora.where={self.encoder_lora.where!r} is of a decoder: all that an encoder hears is speech")
+        heads = {"category_head": self.aux and self.aux.classes, "dimensions_head": self.aux and self.aux.dimensions}
+        if absent := [one for one in self.frozen if one in heads and not heads[one]]:
+            raise ValueError(f"frozen names {', '.join(absent)}, which this model does not have; leave it out, or give aux")
+        self._check_nuance()
         if self.encoder.layers > 1 and self.adapter.kind in ("mlp", "conv"):
             raise ValueError(
                 f"adapter {self.adapter.kind!r} hears one layer, but encoder.taps names {self.encoder.layers}; choose 'qformer' or "
                 "'tltr', or tap one"
             )
         return self
+
+    def _check_nuance(self) -> None:
+        nuance = self.nuance
+        if nuance is None:
+            return
+        if nuance.span == "window" and self.encoder.long_audio != "chunk":
+            raise ValueError(
+                "nuance.span='window' is of the windows of encoder.long_audio='chunk', which is 'truncate'; leave out one of the two"
+            )
+        if not self.encoder_inside:
+            return
+        if nuance.frames or nuance.span != "heard":
+            raise ValueError(
+                f"nuance.frames={nuance.frames} and nuance.span={nuance.span!r} need frames of a frozen encoder; beside one that is trained "
+                "only the embedding of the whole travels: leave both out, or add 'encoder' to frozen"
+            )
+        if nuance.width is None:
+            raise ValueError(
+                "nuance.width is needed where the encoder is trained inside the model: the adapter must be as wide. Give the numbers in an "
+                f"embedding of {nuance.encoder}; audeering-dim has 1024, {AFFECT_SMALL} 266"
+            )

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
-from undertone.model.config import EncoderConfig
+from undertone.model.config import EncoderConfig, NuanceConfig
 from undertone.model.encoders import Encoder, load_encoder, load_inputs
 from undertone.model.features import FeatureCache, clip_frames
+from undertone.model.nuance import with_nuance
 from undertone.records import Clip, Record
 from undertone.stages import Context, Kept, Outcome, Stage
 
@@ -30,7 +31,8 @@ class Encoded(Record):
 class EncodeStage(Stage[Clip, Encoded]):
     """Encode every clip; the frames go beside the table, under `FeatureCache`'s layout.
 
-    `inputs` is `SpeechLLMConfig.encoder_inside`: what the encoder reads is stored in place of frames, for a model that trains it.
+    `inputs` is `SpeechLLMConfig.encoder_inside`: what the encoder reads is stored in place of frames, for a model that trains it. With
+    `nuance` an emotion encoder's embeddings stand beside either.
     """
 
     name: ClassVar[str] = "encode"
@@ -43,6 +45,7 @@ class EncodeStage(Stage[Clip, Encoded]):
     encoder: EncoderConfig = EncoderConfig.affect_small()
     max_audio_s: float = Field(default=30.0, gt=0)
     inputs: bool = False
+    nuance: NuanceConfig | None = None
 
     _encoder: Encoder = PrivateAttr()
     _cache: FeatureCache = PrivateAttr()
@@ -53,15 +56,15 @@ class EncodeStage(Stage[Clip, Encoded]):
 
     def identity(self) -> dict[str, Any]:
         # The name of a local model says nothing of its content.
-        # `inputs` is left to it, so that frames that were made before there was a choice stay valid.
-        rest = {key: value for key, value in super().identity().items() if key != "inputs"}
+        # `inputs` and `nuance` are left to it, so that frames that were made before there was a choice stay valid.
+        rest = {key: value for key, value in super().identity().items() if key not in ("inputs", "nuance")}
         return {**rest, "fingerprint": self._load().fingerprint}
 
     def process(self, rows: Sequence[Clip]) -> Sequence[Outcome[Encoded]]:
         return [Kept((self._encode(row),)) for row in rows]
 
     def _load(self) -> Encoder:
-        return load_inputs(self.encoder) if self.inputs else load_encoder(self.encoder)
+        return with_nuance(load_inputs(self.encoder) if self.inputs else load_encoder(self.encoder), self.nuance)
 
     def _encode(self, clip: Clip) -> Encoded:
         if clip.id not in self._cache:

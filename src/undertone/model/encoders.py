@@ -44,6 +44,33 @@ class Encoder(Protocol):
         ...
 
 
+class Windowed(Encoder, Protocol):
+    """An encoder to whose frames something can be joined window by window.
+
+    Attributes:
+        config: What it was made of.
+        window_s: Seconds that it takes at once.
+        covers_s: Seconds that the frames of a window cover, however short the sound (Whisper pads); None: those of the sound.
+        in_time: Whether frames come in the order of time; those of an AST are patches of time and frequency.
+    """
+
+    @property
+    def config(self) -> EncoderConfig: ...
+
+    @property
+    def window_s(self) -> float: ...
+
+    @property
+    def covers_s(self) -> float | None: ...
+
+    @property
+    def in_time(self) -> bool: ...
+
+    def stretch(self, samples: npt.NDArray[np.float32]) -> Frames:
+        """Frames of one window, before any are averaged (`EncoderConfig.pool`)."""
+        ...
+
+
 def load_encoder(config: EncoderConfig) -> Encoder:
     """The encoder of a configuration, weights loaded.
 
@@ -72,14 +99,21 @@ class AffectEncoder:
         from undertone.label.affect import FRAME_DIM, AffectSmall  # late: needed with this encoder only
         from undertone.label.features import FRONT_END_VERSION
 
-        self._config = config
+        self.config = config
+        self.window_s = WINDOW_S
+        self.covers_s: float | None = None
+        self.in_time = True
         self._model: AffectSmall = AffectSmall()
         self.dim: int = FRAME_DIM
         self.fingerprint = content_hash(AFFECT_SMALL, self._model.card.sha256, FRONT_END_VERSION, *_options(config))
 
     def frames(self, samples: npt.NDArray[np.float32]) -> Frames:
         """50 frames per second, or fewer with `pool`."""
-        return _encoded(samples, self._model.frames, self._config, window_s=WINDOW_S)
+        return encoded(samples, self.stretch, self.config, window_s=self.window_s)
+
+    def stretch(self, samples: npt.NDArray[np.float32]) -> Frames:
+        """50 frames per second."""
+        return self._model.frames(samples)
 
 
 class HuggingFaceEncoder:
@@ -93,25 +127,28 @@ class HuggingFaceEncoder:
         import_torch()
         from undertone.model.speech_encoder import feature_extractor, read_encoder  # torch
 
-        self._config = config
+        self.config = config
         self._features: Any = feature_extractor(config)
+        self.window_s, self.covers_s = window_s(self._features), covers_s(self._features)
         model, whole = read_encoder(config)
         self.dim: int = int(whole.hidden_size)
         self._model: Any = model.eval().requires_grad_(False)
+        self.in_time = self._model.config.model_type != "audio-spectrogram-transformer"
         self.fingerprint = content_hash(str(config.name), _digest(self._model), *_options(config))
 
     def frames(self, samples: npt.NDArray[np.float32]) -> Frames:
         """The encoder's last hidden state (T, D), or the tapped ones (T, layers, D)."""
-        return _encoded(samples, self._frames, self._config, window_s=window_s(self._features))
+        return encoded(samples, self.stretch, self.config, window_s=self.window_s)
 
-    def _frames(self, samples: npt.NDArray[np.float32]) -> Frames:
+    def stretch(self, samples: npt.NDArray[np.float32]) -> Frames:
+        """Of one window; Whisper leaves out what lies beyond its own."""
         import torch
 
         from undertone.model.speech_encoder import tapped
 
         inputs = self._features(samples, sampling_rate=RATE_HZ, return_tensors="pt")
         with torch.inference_mode():
-            hidden = tapped(self._model, self._config.taps, **inputs)[0]
+            hidden = tapped(self._model, self.config.taps, **inputs)[0]
         made: Frames = hidden.float().numpy()
         return made
 
@@ -124,8 +161,9 @@ class HuggingFaceInputs:
         import_torch()
         from undertone.model.speech_encoder import feature_extractor  # torch
 
-        self._config = config
+        self.config = config
         self._features: Any = feature_extractor(config)
+        self.covers_s = covers_s(self._features)
         self.dim: int = int(self._features.feature_size)
         self.fingerprint = content_hash(
             "inputs", json.dumps(self._features.to_dict(), sort_keys=True, default=str), config.long_audio
@@ -133,7 +171,7 @@ class HuggingFaceInputs:
 
     def frames(self, samples: npt.NDArray[np.float32]) -> Frames:
         """Inputs of each window, in a row."""
-        chunks = windows(samples, window_s(self._features)) if self._config.long_audio == "chunk" else [samples]
+        chunks = windows(samples, window_s(self._features)) if self.config.long_audio == "chunk" else [samples]
         return np.concatenate([self._inputs(one) for one in chunks])
 
     def _inputs(self, samples: npt.NDArray[np.float32]) -> Frames:
@@ -155,9 +193,23 @@ def window_s(features: Any) -> float:
     return float(getattr(features, "chunk_length", None) or WINDOW_S)
 
 
-def _encoded(
+def covers_s(features: Any) -> float | None:
+    """Seconds that frames cover however short the sound: Whisper's window, to which it is padded; None where nothing is."""
+    length = getattr(features, "chunk_length", None)
+    return float(length) if length else None
+
+
+def encoded(
     samples: npt.NDArray[np.float32], frames: Callable[[npt.NDArray[np.float32]], Frames], config: EncoderConfig, *, window_s: float
 ) -> Frames:
+    """Frames of samples of any length, as `config.long_audio` and `config.pool` say.
+
+    Args:
+        samples: Mono at 16 kHz, shape (n,).
+        frames: Encodes one window.
+        config: Of the encoder.
+        window_s: Seconds that it takes at once.
+    """
     made = np.concatenate([frames(one) for one in windows(samples, window_s)]) if config.long_audio == "chunk" else frames(samples)
     if config.pool == 1 or not len(made):
         return made

@@ -1,11 +1,13 @@
-"""Low-rank updates (PEFT) put into a part of the model, and merged into its weights on demand."""
+"""Low-rank updates (PEFT) put into a part of the model, at all positions or those of speech, and merged into its weights on demand."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from undertone.errors import DependencyError, ModelError
 from undertone.model.config import LoRAConfig
@@ -45,6 +47,64 @@ def add_lora(part: Any, config: LoRAConfig, *, key: str) -> None:
     for name, one in part.named_parameters():
         if MARK in name and one.dtype in (torch.bfloat16, torch.float16):
             one.data = one.data.float()
+
+
+class SpeechPositions:
+    """At which positions a decoder's updates are added (`LoRAConfig.where` "speech"): told before each pass, forgotten behind it.
+
+    Where nothing was told no position is speech: so it is with the tokens that are written one by one after a prompt.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        """Put a gate behind the second matrix of every update of a decoder.
+
+        Raises:
+            ModelError: An update is not of a linear layer, whose positions are those of the text.
+        """
+        self._mask: Tensor | None = None
+        for layer in lora_layers(decoder):
+            if not layer.lora_B or not all(isinstance(one, nn.Linear) for one in layer.lora_B.values()):
+                raise ModelError(
+                    f"lora.where='speech' needs linear layers, and one of lora.targets is a {type(layer.get_base_layer()).__name__}; name "
+                    "others, or set lora.where=all"
+                )
+            for one in layer.lora_B.values():
+                one.register_forward_hook(self._gate)
+        decoder.base_model.register_forward_hook(self._forget)
+
+    @contextmanager
+    def told(self, mask: Tensor | None) -> Iterator[None]:
+        """Within it the decoder's next pass is over positions of which the mask (B, L) is true where there is speech."""
+        before, self._mask = self._mask, mask
+        try:
+            yield
+        finally:
+            self._mask = before
+
+    def remembered(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """For `torch.utils.checkpoint`: what is computed again in the backward pass is told what it was told the first time."""
+        return nullcontext(), self.told(self._mask)
+
+    def _gate(self, module: nn.Module, given: Any, made: Tensor) -> Tensor:
+        mask = self._mask
+        if mask is None:
+            return torch.zeros_like(made)
+        if made.shape[:-1] not in (mask.shape, (mask.numel(),)):
+            raise ModelError(
+                f"lora.where='speech': a layer is given {tuple(made.shape[:-1])} positions of a text of {tuple(mask.shape)}, so that nobody "
+                "knows which are speech (experts of a mixture are such layers); name others in lora.targets, or set lora.where=all"
+            )
+        return made.masked_fill(~mask.reshape(made.shape[:-1]).unsqueeze(-1).to(made.device), 0.0)
+
+    def _forget(self, module: nn.Module, given: Any, made: Any) -> None:
+        self._mask = None
+
+
+def lora_layers(part: Any) -> list[Any]:
+    """The layers of a part that have updates beside them."""
+    from peft.tuners.lora import LoraLayer
+
+    return [module for module in part.modules() if isinstance(module, LoraLayer)]
 
 
 def merge_lora(part: Any) -> None:

@@ -127,6 +127,27 @@ class Shown:
             )
         return self._texts[clip.id]
 
+    def labels_of(self, clip: Clip) -> tuple[Label, ...]:
+        """The labels that lie in a clip, as far as they do, abstentions left out: what a target is made of.
+
+        Raises:
+            DataError: One is a person's, and these are not the labels of an oracle.
+        """
+        view = self._view(clip)
+        made = []
+        for label in (one for segment in view.segments for one in segment.labels):
+            start_ms, end_ms = max(label.start_ms, view.start_ms), min(label.end_ms, view.end_ms)
+            if label.reason is not None or label.attribute not in self.config.attributes or start_ms >= end_ms:
+                continue
+            if (label.labeller == HUMAN) != self._human:
+                raise DataError(
+                    f"clip {clip.id}: {label.attribute} is a label of {label.labeller}; targets are made of "
+                    f"{'human' if self._human else 'predicted'} labels only: pass "
+                    f"{'model.shown.human_segments(recordings)' if self._human else 'the segments of label/'}"
+                )
+            made.append(label.model_copy(update={"start_ms": start_ms, "end_ms": end_ms}))
+        return tuple(made)
+
     def items(self, clip: Clip, attribute: str) -> list[Item]:
         """What `text` says of one attribute."""
         view = self._view(clip)

@@ -13,6 +13,11 @@ from undertone.model.config import AFFECT_SMALL, EncoderConfig
 from undertone.model.encoders import RATE_HZ, window_s
 
 
+def beside_rows(numbers: int, width: int) -> int:
+    """Rows of inputs of a width that an embedding of as many numbers takes (`model.nuance.beside`)."""
+    return -(-numbers // width)
+
+
 def feature_extractor(config: EncoderConfig) -> Any:
     """The feature extractor of an encoder; a new Whisper's has the window that its positions hold.
 
@@ -74,12 +79,20 @@ def tapped(model: Any, taps: tuple[int, ...], **inputs: Tensor) -> Tensor:
 class SpeechEncoder(nn.Module):
     """An encoder inside the speech-LLM: what it reads in, time first, frames out, for training or LoRA.
 
+    With an emotion embedding beside it (`model.nuance`), the last rows of a clip's inputs hold that embedding, which is joined to each of
+    its frames behind the encoder.
+
     Two kinds are known: Whisper's, on log-mel windows of fixed length, and those on samples (wav2vec 2.0, HuBERT, WavLM), which are run
     clip by clip because padding changes what some of them hear.
     """
 
-    def __init__(self, config: EncoderConfig, stored: dict[str, Any] | None = None) -> None:
+    def __init__(self, config: EncoderConfig, stored: dict[str, Any] | None = None, *, beside: int = 0) -> None:
         """Load or build the encoder.
+
+        Args:
+            config: Which one.
+            stored: As for `read_encoder`.
+            beside: Numbers of an embedding that travels with the inputs.
 
         Raises:
             ModelError: It does not load, or it is of neither kind.
@@ -87,7 +100,8 @@ class SpeechEncoder(nn.Module):
         super().__init__()
         self.model: Any
         self.model, whole = read_encoder(config, stored)
-        self.dim = int(whole.hidden_size)
+        self.dim = int(whole.hidden_size) + beside
+        self.beside = beside
         self.whole_config: dict[str, Any] = whole.to_dict()
         self.taps, self.pool = config.taps, config.pool
         settings = self.model.config
@@ -97,9 +111,11 @@ class SpeechEncoder(nn.Module):
         self.lengths: Any = getattr(self.model, "_get_feat_extract_output_lengths", None)
         if self.positions is not None:
             self.window: int | None = 2 * self.positions
+            self.beside_rows = beside_rows(beside, settings.num_mel_bins)
         elif self.model.main_input_name == "input_values" and hasattr(settings, "conv_stride"):
             chunk = config.long_audio == "chunk"
             self.window = round(window_s(None) * RATE_HZ) if chunk else None
+            self.beside_rows = beside_rows(beside, 1)
         else:
             raise ModelError(
                 f"an encoder of type {settings.model_type!r} can be used frozen only; one that is trained is of Whisper's type, or reads "
@@ -107,7 +123,8 @@ class SpeechEncoder(nn.Module):
             )
 
     def frames_of(self, inputs: int) -> int:
-        """How many frames a number of inputs becomes."""
+        """How many frames a number of inputs becomes, the rows of an embedding among them."""
+        inputs = max(0, inputs - self.beside_rows)
         if self.positions is not None:
             made = len(self._sizes(inputs)) * self.positions if inputs else 0
         else:
@@ -117,7 +134,8 @@ class SpeechEncoder(nn.Module):
     def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode inputs (B, T, F) with their mask (B, T) into frames (B, T, D) or (B, T, layers, D) with theirs."""
         dtype = next(self.model.parameters()).dtype
-        counts = mask.sum(-1).tolist()
+        sizes = mask.sum(-1).tolist()
+        counts = [max(0, size - self.beside_rows) for size in sizes]
         rows: list[Tensor] = []
         for row, count in zip(inputs.to(dtype), counts, strict=True):
             rows += row[:count].split(self._sizes(count)) if count else ()
@@ -134,9 +152,19 @@ class SpeechEncoder(nn.Module):
             frames = torch.cat(hidden[taken : taken + parts]) if parts else hidden[0][:0]
             taken += parts
             made.append(self._pooled(frames))
+        if self.beside:
+            ends = zip(made, inputs, counts, sizes, strict=True)
+            made = [self._joined(frames, row[count:size]) for frames, row, count, size in ends]
         out = nn.utils.rnn.pad_sequence(made, batch_first=True)
         lengths = torch.tensor([len(one) for one in made], device=out.device)
         return out, torch.arange(out.shape[1], device=out.device) < lengths[:, None]
+
+    def _joined(self, frames: Tensor, rows: Tensor) -> Tensor:
+        """Frames (T, D) or (T, layers, D) with the embedding that stands in the rows behind a clip's inputs."""
+        held = rows.flatten()[: self.beside].to(frames.dtype)
+        if len(held) < self.beside:  # a clip without inputs
+            held = frames.new_zeros(self.beside)
+        return torch.cat([frames, held.expand(*frames.shape[:-1], -1)], dim=-1)
 
     def _sizes(self, inputs: int) -> list[int]:
         """Inputs of each window."""

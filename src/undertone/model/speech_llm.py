@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -30,10 +34,10 @@ from undertone.model.checkpoint import (
     read_weights,
     snapshot,
 )
-from undertone.model.collate import IGNORE, Batch, FrameArray, Item, prompt_batch
-from undertone.model.config import DecoderConfig, Part, SpeechLLMConfig
+from undertone.model.collate import IGNORE, Batch, FrameArray, Item, padded, prompt_batch
+from undertone.model.config import DecoderConfig, NuanceConfig, Part, SpeechLLMConfig
 from undertone.model.examples import System
-from undertone.model.lora import MARK, add_lora, merge_lora, unmarked
+from undertone.model.lora import MARK, SpeechPositions, add_lora, merge_lora, unmarked
 from undertone.model.speech_encoder import SpeechEncoder
 from undertone.model.stopping import StopTexts, cut, finished, settled
 from undertone.model.tokenizer import TextTokenizer, decoder_tokenizer
@@ -46,9 +50,14 @@ __all__ = [
     "Reply",
     "SpeechLLM",
     "item_means",
+    "logits_of",
     "read_checkpoint",
     "tokenizer_for",
 ]
+
+
+Heard: TypeAlias = FrameArray | Sequence[FrameArray] | None
+"""The frames of a prompt's placeholder, or of each of them where there are several."""
 
 
 class Output(NamedTuple):
@@ -58,11 +67,36 @@ class Output(NamedTuple):
         loss: Scalar: mean over items of the mean over an item's answer tokens (each question counts once, however long its answer).
         nll: (N,) negative log likelihood of each answer token of the batch, row by row.
         logits: (N, V) what `nll` was computed from.
+        category: (B, classes) logits of the category head, in the order of `parts.aux.classes`, one row per row of `frames`, not a number
+            where a row holds no speech; None where the model has no such head.
+        dimensions: (B, dimensions) of the other head, in the order of `parts.aux.dimensions`; likewise.
     """
 
     loss: Tensor
     nll: Tensor
     logits: Tensor
+    category: Tensor | None = None
+    dimensions: Tensor | None = None
+
+
+class Speech(NamedTuple):
+    """What the decoder is about to hear: embeddings (B, N, H), and a mask (B, N) that is true where one is real."""
+
+    embeddings: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Feeling:
+    """What the heads beside the decoder say of a clip.
+
+    Attributes:
+        category: Probability per class of `parts.aux.classes`; they sum to 1.
+        dimensions: A number per name of `parts.aux.dimensions`, as the head gives it: about 0..1, as what it learnt from.
+    """
+
+    category: dict[str, float]
+    dimensions: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -82,6 +116,7 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         config: All that a checkpoint's config.json says.
         parts: What of that stands in a study file.
         encoder: None where it is outside.
+        category_head, dimensions_head: Of `parts.aux`, on the mean of a clip's speech embeddings; None where there is none.
     """
 
     config_class = UndertoneConfig
@@ -124,21 +159,28 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         )
         self.encoder: SpeechEncoder | None = None
         if self.parts.encoder_inside:
-            self.encoder = SpeechEncoder(self.parts.encoder, None if "encoder" in elsewhere else card.encoder_config)
+            held = None if "encoder" in elsewhere else card.encoder_config
+            self.encoder = SpeechEncoder(self.parts.encoder, held, beside=_beside(self.parts.nuance))
             if self.parts.encoder.name is not None:
                 config.encoder_config = self.encoder.whole_config
+        width = self.decoder.get_input_embeddings().weight.shape[1]
         self.adapter: Any = build_adapter(
             self.parts.adapter,
             frame_dim=self.frame_dim if self.encoder is None else self.encoder.dim,
-            out_dim=self.decoder.get_input_embeddings().weight.shape[1],
+            out_dim=width,
             layers=self.parts.encoder.layers,
         )
+        aux = self.parts.aux
+        self.category_head = nn.Linear(width, len(aux.classes), bias=False) if aux is not None and aux.classes else None
+        self.dimensions_head = nn.Linear(width, len(aux.dimensions), bias=False) if aux is not None and aux.dimensions else None
         for name in self.parts.frozen:
             part = getattr(self, name)
             if part is not None:
                 part.requires_grad_(False)
         if self.parts.lora is not None:
             add_lora(self.decoder, self.parts.lora, key="lora")
+        at_speech = self.parts.lora is not None and self.parts.lora.where == "speech"
+        self._positions = SpeechPositions(self.decoder) if at_speech else None
         if self.encoder is not None and self.parts.encoder_lora is not None:
             add_lora(self.encoder.model, self.parts.encoder_lora, key="encoder_lora")
         self.post_init()  # type: ignore[no-untyped-call]
@@ -158,6 +200,13 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def initialize_weights(self) -> None:
         """Nothing: parts come with their own weights, and LoRA's, which begin as nothing, must not be drawn again as the decoder's."""
+
+    def _set_gradient_checkpointing(  # type: ignore[override]
+        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **more: Any
+    ) -> None:
+        if self._positions is not None:
+            gradient_checkpointing_func = partial(gradient_checkpointing_func, context_fn=self._positions.remembered)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **more)
 
     def get_input_embeddings(self) -> nn.Module:
         """The decoder's; speech embeddings are of the same width."""
@@ -194,20 +243,24 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         Raises:
             ModelError: The number of audio tokens does not fit the frames.
         """
-        embeddings = self._embed(frames, frame_mask, input_ids)
+        speech = self._speech(frames, frame_mask)
+        embeddings = self._joined(speech, input_ids)
         if attention_mask.dim() == 3:
             # transformers takes a prepared additive mask as it is
             hidden_cost = torch.finfo(embeddings.dtype).min
             attention_mask = torch.zeros_like(attention_mask, dtype=embeddings.dtype).masked_fill(~attention_mask, hidden_cost)
             attention_mask = attention_mask.unsqueeze(1)
-        hidden = self.decoder.base_model(
-            inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
+        with self._reading(input_ids):
+            hidden = self.decoder.base_model(
+                inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            ).last_hidden_state
         rows, columns = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)
         logits = self._logits(hidden[rows, columns])
         nll = nn.functional.cross_entropy(logits.float(), labels[rows, columns + 1], reduction="none")
         owners = rows if item_ids is None else item_ids[rows, columns + 1]
-        return Output(item_means(nll, owners).mean(), nll, logits)
+        rows_heard = len(input_ids) if frames is None else len(frames)
+        category = self._told(self.category_head, speech, rows_heard)
+        return Output(item_means(nll, owners).mean(), nll, logits, category, self._told(self.dimensions_head, speech, rows_heard))
 
     def on(self, batch: Batch) -> Output:
         """`forward` on a collated batch."""
@@ -230,6 +283,42 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         return made
 
     @torch.inference_mode()
+    def feelings(self, frames: Sequence[FrameArray]) -> list[Feeling | None]:
+        """What the heads say of clips; None of one that has no frames.
+
+        Args:
+            frames: (T, D) per clip, or what an inside encoder reads.
+
+        Raises:
+            ModelError: The model has no such heads.
+        """
+        aux = self.parts.aux
+        if aux is None:
+            raise ModelError("this model has no heads that tell the emotion; give model.aux and train it, or ask it a question")
+        most = max(map(len, frames), default=0)
+        if not most:
+            return [None] * len(frames)
+        was_training = self.training
+        self.train(False)
+        try:
+            given, mask = (one.to(self.device) for one in padded(frames))
+            speech = Speech(*self.hear(given, mask))
+            shares, numbers = (self._told(one, speech, len(frames)) for one in (self.category_head, self.dimensions_head))
+        finally:
+            self.train(was_training)
+        nothing: list[list[float]] = [[] for _ in frames]
+        rows = zip(
+            count_of(speech.mask).tolist(),
+            nothing if shares is None else shares.softmax(-1).tolist(),
+            nothing if numbers is None else numbers.tolist(),
+            strict=True,
+        )
+        return [
+            Feeling(dict(zip(aux.classes, share, strict=False)), dict(zip(aux.dimensions, number, strict=False))) if count else None
+            for count, share, number in rows
+        ]
+
+    @torch.inference_mode()
     def generate(self, batch: Batch, *, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations of a left-padded batch (`collate.prompt_batch`), end token and padding removed.
 
@@ -239,21 +328,25 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         batch = batch.to(self.device)
         was_training = self.training
         self.train(False)
-        made = self.decoder.generate(
-            inputs_embeds=self._embed(batch.frames, batch.frame_mask, batch.input_ids),
-            attention_mask=batch.attention_mask,
-            max_new_tokens=max_new_tokens,
-            stopping_criteria=[StopTexts(tokenizer, stop)] if stop else None,
-        )
-        self.train(was_training)
+        try:
+            embeddings = self._embed(batch.frames, batch.frame_mask, batch.input_ids)
+            with self._reading(batch.input_ids):
+                made = self.decoder.generate(
+                    inputs_embeds=embeddings,
+                    attention_mask=batch.attention_mask,
+                    max_new_tokens=max_new_tokens,
+                    stopping_criteria=[StopTexts(tokenizer, stop)] if stop else None,
+                )
+        finally:
+            self.train(was_training)
         return [finished(row, tokenizer, stop) for row in made.tolist()]
 
-    def answer(self, prompts: Sequence[str], frames: Sequence[FrameArray | None], *, max_new_tokens: int = 64) -> list[Reply]:
+    def answer(self, prompts: Sequence[str], frames: Sequence[Heard], *, max_new_tokens: int = 64) -> list[Reply]:
         """Answer prompts in one batch.
 
         Args:
             prompts: Texts of `prompts.build`.
-            frames: (T, D) per prompt; None for a prompt without speech.
+            frames: (T, D) per prompt, or one for each of its placeholders; None for a prompt without speech.
             max_new_tokens: Longest answer.
         """
         tokenizer = self.tokenizer
@@ -263,12 +356,12 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
             Reply(cut(tokenizer.decode(row), self.parts.stop).strip(), tokenizer.decode(row, keep_special=True)) for row in rows
         ]
 
-    def stream(self, prompt: str, frames: FrameArray | None, *, max_new_tokens: int = 64) -> Iterator[str]:
+    def stream(self, prompt: str, frames: Heard, *, max_new_tokens: int = 64) -> Iterator[str]:
         """Answer one prompt piece by piece: joined, the pieces are the text that `answer` gives.
 
         Args:
             prompt: Text of `prompts.build`.
-            frames: (T, D); None for a prompt without speech.
+            frames: (T, D), or one for each placeholder; None for a prompt without speech.
             max_new_tokens: Longest answer.
         """
         tokenizer, stop = self.tokenizer, self.parts.stop
@@ -303,7 +396,8 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
                         step = self._embed(batch.frames, batch.frame_mask, last)
                     else:
                         step = self.decoder.get_input_embeddings()(last)
-                    made = self.decoder.base_model(inputs_embeds=step, past_key_values=cache, use_cache=True)
+                    with self._reading(last):
+                        made = self.decoder.base_model(inputs_embeds=step, past_key_values=cache, use_cache=True)
                     last = self._logits(made.last_hidden_state[:, -1]).argmax(-1, keepdim=True)
                 cache = made.past_key_values
                 token = int(last)
@@ -313,49 +407,85 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         finally:
             self.train(was_training)
 
-    def item(self, prompt: str, frames: FrameArray | None, *, target: str | None = None, source: str = "") -> Item:
-        """Tokenise one prompt (and its answer), with as many audio tokens as the frames become."""
+    def item(self, prompt: str, frames: Heard, *, target: str | None = None, source: str = "") -> Item:
+        """Tokenise one prompt (and its answer), with as many audio tokens as the frames of each placeholder become."""
         tokenizer = self.tokenizer
-        count = 0 if frames is None else self.embeddings_of(len(frames))
+        clips: tuple[FrameArray, ...] = () if frames is None else (frames,) if isinstance(frames, np.ndarray) else tuple(frames)
+        counts = [self.embeddings_of(len(one)) for one in clips]
+        ids = tokenizer.prompt_ids(prompt, embeddings=counts)
         answer = () if target is None else tuple(tokenizer.target_ids(target))
-        return Item(frames, tuple(tokenizer.prompt_ids(prompt, embeddings=count)), answer, source)
+        at = [index for index, one in enumerate(ids) if one == tokenizer.audio_id]
+        spans: list[tuple[int, int]] = []
+        for count, end in zip(counts, accumulate(counts), strict=True):
+            before = spans[-1][1] if spans else 0
+            spans.append((at[end - count], at[end - 1] + 1) if count else (before, before))
+        return Item(clips, tuple(ids), answer, source, tuple(spans))
 
     def embeddings_of(self, frames: int) -> int:
         """How many speech embeddings a number of frames (or of an inside encoder's inputs) becomes."""
         return self.parts.adapter.embeddings(frames if self.encoder is None else self.encoder.frames_of(frames))
 
+    def _speech(self, frames: Tensor | None, frame_mask: Tensor | None) -> Speech | None:
+        return None if frames is None or frame_mask is None else Speech(*self.hear(frames, frame_mask))
+
+    @property
+    def beside_rows(self) -> int:
+        """Rows behind a clip's inputs that hold no speech but the emotion embedding of `parts.nuance`, of an encoder inside."""
+        return 0 if self.encoder is None else self.encoder.beside_rows
+
     def _embed(self, frames: Tensor | None, frame_mask: Tensor | None, input_ids: Tensor) -> Tensor:
+        return self._joined(self._speech(frames, frame_mask), input_ids)
+
+    def _joined(self, speech: Speech | None, input_ids: Tensor) -> Tensor:
         """(B, L, H): word embeddings, and the adapter's at audio tokens."""
         heard = input_ids == self.config.audio_token_id
         # the audio token may lie outside a named decoder's vocabulary
         embeddings: Tensor = self.decoder.get_input_embeddings()(input_ids.masked_fill(heard, self.config.pad_token_id))
-        if frames is None or frame_mask is None:
+        if speech is None:
             if heard.any():
                 raise ModelError(f"the prompt has {int(heard.sum())} audio tokens but no frames were given")
             return embeddings
-        speech, mask = self.hear(frames, frame_mask)
-        if not torch.equal(count_of(mask), count_of(heard)):
+        made, mask = speech
+        # A row of a dialogue or of a packed batch holds several clips: where it ends, one of them ends.
+        ends, wanted = nn.functional.pad(count_of(mask).cumsum(0), (1, 0)), count_of(heard).cumsum(0)
+        if ends[-1] != wanted[-1] or not torch.isin(wanted, ends).all():
             raise ModelError(
                 f"audio tokens per prompt {count_of(heard).tolist()} do not fit the {count_of(mask).tolist()} speech embeddings"
             )
-        return embeddings.masked_scatter(heard.unsqueeze(-1), speech[mask].to(embeddings.dtype))
+        return embeddings.masked_scatter(heard.unsqueeze(-1), made[mask].to(embeddings.dtype))
+
+    def _reading(self, input_ids: Tensor) -> AbstractContextManager[None]:
+        """Around the decoder's pass over these tokens (B, L); updates of `LoRAConfig.where` "speech" must know which are speech."""
+        return nullcontext() if self._positions is None else self._positions.told(input_ids == self.config.audio_token_id)
+
+    def _told(self, head: nn.Linear | None, speech: Speech | None, rows: int) -> Tensor | None:
+        """A head on the mean of each row's speech embeddings, (rows, outputs); not a number where there are none."""
+        if head is None:
+            return None
+        if speech is None:
+            return head.weight.new_full((rows, head.out_features), torch.nan)
+        count = count_of(speech.mask).unsqueeze(-1)
+        # What stands at padding may be anything.
+        summed = speech.embeddings.masked_fill(~speech.mask.unsqueeze(-1), 0.0).sum(1)
+        made: Tensor = head((summed / count.clamp(min=1)).to(head.weight.dtype))
+        return made.masked_fill(count == 0, torch.nan)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        """Logits at chosen positions only, with what some families do behind their head: Gemma 2 caps softly, two others scale."""
-        logits: Tensor = self.decoder.get_output_embeddings()(hidden)
-        settings = self.decoder.config
-        if (divided := getattr(settings, "logits_scaling", None)) is not None:  # Granite
-            logits = logits / divided
-        if (scaled := getattr(settings, "logit_scale", None)) is not None:  # Cohere
-            logits = logits * scaled
-        cap = getattr(settings, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return logits_of(self.decoder, hidden)
 
     def merge(self) -> SpeechLLM:
         """Add the LoRA updates to the weights beside which they stand, in place: the same answers, with nothing of PEFT left.
 
         The merged weights are no longer those of the parts' names, so that a checkpoint holds them from here on.
+
+        Raises:
+            ModelError: The updates are of speech positions only.
         """
+        if self._positions is not None:
+            raise ModelError(
+                "lora.where='speech' adds its updates at speech positions only, and merged weights would be the same at all; leave this model "
+                "as it is, or train one with lora.where=all"
+            )
         merged: list[Part] = []
         if self.parts.lora is not None:
             merge_lora(self.decoder)
@@ -486,12 +616,20 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
     def load_weights(self, folder: Path) -> None:
         """Read the weights of a checkpoint into this model; strict.
 
-        The checkpoint may have been written without LoRA where this model has it: the updates then stay new.
+        The checkpoint may have been written without LoRA, or without heads, where this model has them: these then stay new.
         """
         card = read_checkpoint(folder)
         there = card.elsewhere if card.elsewhere is not None else _elsewhere(card.model)
         stored, state = read_weights(folder), self.state_dict()
         expected = self._stored(there)
+        has_heads = card.model.aux
+        if has_heads is None:
+            expected = [name for name in expected if not name.startswith(_HEADS)]
+        elif self.parts.aux is not None and has_heads != self.parts.aux:
+            raise ModelError(
+                f"{folder} has heads of {', '.join((*has_heads.classes, *has_heads.dimensions))}, and this model of "
+                f"{', '.join((*self.parts.aux.classes, *self.parts.aux.dimensions))}, in this order; expected the same model.aux"
+            )
         for part, had, has in (
             ("decoder", card.model.lora, self.parts.lora),
             ("encoder", card.model.encoder_lora, self.parts.encoder_lora),
@@ -521,20 +659,35 @@ class SpeechLLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         """Names of the tensors that a checkpoint holds: each tied tensor once; of parts that are elsewhere only LoRA's."""
         seen: set[int] = set()
         names = []
-        for name, tensor in self.state_dict().items():
+        # The parameters themselves: shards of tied ones (FSDP) share no address.
+        for name, tensor in self.state_dict(keep_vars=True).items():
             if name.split(".", 1)[0] in elsewhere and MARK not in name:
                 continue
-            if tensor.data_ptr() not in seen or not tensor.data_ptr():
-                seen.add(tensor.data_ptr())
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
                 names.append(name)
         return names
 
+
+_HEADS = ("category_head.", "dimensions_head.")
 
 _PASSED_ON = frozenset({"config", "trust_remote_code", "adapter_kwargs", "code_revision", "force_download", "subfolder"})
 """What `AutoModel` hands over although nobody asked for it."""
 
 transformers.AutoConfig.register(MODEL_TYPE, UndertoneConfig)
 transformers.AutoModel.register(UndertoneConfig, SpeechLLM)
+
+
+def logits_of(decoder: Any, hidden: Tensor) -> Tensor:
+    """Logits at chosen positions only, with what some families do behind their head: Gemma 2 caps softly, two others scale."""
+    logits: Tensor = decoder.get_output_embeddings()(hidden)
+    settings = decoder.config
+    if (divided := getattr(settings, "logits_scaling", None)) is not None:  # Granite
+        logits = logits / divided
+    if (scaled := getattr(settings, "logit_scale", None)) is not None:  # Cohere
+        logits = logits * scaled
+    cap = getattr(settings, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def item_means(nll: Tensor, owners: Tensor) -> Tensor:
@@ -572,6 +725,11 @@ def _complete(card: Checkpoint, tokenizer: TextTokenizer) -> UndertoneConfig:
         "elsewhere": card.elsewhere if card.elsewhere is not None else _elsewhere(card.model),
     }
     return UndertoneConfig.of(card.model_copy(update=found))
+
+
+def _beside(nuance: NuanceConfig | None) -> int:
+    """Width of the emotion embedding that travels with an inside encoder's inputs."""
+    return 0 if nuance is None or not nuance.utterance else nuance.width or 0
 
 
 def _elsewhere(parts: SpeechLLMConfig) -> tuple[Part, ...]:

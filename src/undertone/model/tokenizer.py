@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from undertone.errors import DependencyError, ModelError
-from undertone.model.prompts import AUDIO
+from undertone.model.prompts import AUDIO, places
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -55,14 +55,32 @@ class TextTokenizer:
     def __len__(self) -> int:
         return int(self.tokenizer.get_vocab_size())
 
-    def prompt_ids(self, prompt: str, *, embeddings: int) -> list[int]:
-        """Tokens of a prompt, its placeholder repeated for each speech embedding.
+    def prompt_ids(self, prompt: str, *, embeddings: int | Sequence[int]) -> list[int]:
+        """Tokens of a prompt, its placeholders repeated for each speech embedding of what they stand for.
 
-        Special tokens are recognised at the very start only; one that stands in a transcript or a question is plain text.
+        A placeholder stands at the very start or, in a dialogue, alone on a line; other special tokens, and one in a transcript or a question,
+        are plain text.
+
+        Args:
+            prompt: Text of `prompts.build`.
+            embeddings: How many each placeholder stands for, in their order; one number where there is one placeholder or none.
+
+        Raises:
+            ModelError: There are more placeholders than numbers, or fewer.
         """
-        heard = prompt.startswith(AUDIO)
-        text = self._plain(prompt.removeprefix(AUDIO))
-        return [*self._before, *([self.audio_id] * embeddings if heard else []), *text, *self._after]
+        texts = places(prompt)
+        counts = [embeddings] * (len(texts) > 1) if isinstance(embeddings, int) else list(embeddings)
+        if len(counts) == 1 and prompt.startswith(AUDIO):
+            texts = ["", prompt.removeprefix(AUDIO)]
+        counts = counts or [0] * (len(texts) - 1)
+        if len(counts) != len(texts) - 1:
+            raise ModelError(
+                f"the prompt has {len(texts) - 1} placeholders {AUDIO} for {len(counts)} clips; expected one each. It begins {prompt[:60]!r}"
+            )
+        ids = [*self._before, *self._plain(texts[0])]
+        for count, text in zip(counts, texts[1:], strict=True):
+            ids += [*([self.audio_id] * count), *self._plain(text)]
+        return [*ids, *self._after]
 
     def word_ids(self, word: str) -> list[int]:
         """Tokens of a word as it stands inside a text."""
@@ -138,7 +156,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 1500) -> TextToke
         show_progress=False,
     )
     # sorted: the trainer breaks ties by order of appearance
-    tokenizer.train_from_iterator(sorted({text.removeprefix(AUDIO) for text in texts}), trainer)
+    tokenizer.train_from_iterator(sorted({piece for text in texts for piece in places(text) if piece}), trainer)
     return TextTokenizer(tokenizer, tokens)
 
 

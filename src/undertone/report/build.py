@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from undertone import tables
 from undertone.paths import Location
 from undertone.records import EMOTIONS
 from undertone.report import figures
+from undertone.report.empathy import block
 from undertone.report.funnel import ABOUT, funnel_figures, funnel_sheets, tuning_figure, unlabelled
 from undertone.report.inputs import ReportInputs
 from undertone.report.listen import listen
 from undertone.report.scores import labeller_view, study_view
+from undertone.report.shipped import rendered, shipped
 
 _SECTIONS = (
     ("result", "Result"),
+    ("empathy", "Empathy"),
     ("clips", "Listen"),
     ("labeller", "Labeller"),
     ("condensation", "Condensation"),
@@ -47,28 +48,28 @@ def build(inputs: ReportInputs, out: Location) -> Location:
 
 def render(inputs: ReportInputs) -> str:
     """The page as text. Everything that came from data is escaped by the template; only our own figures, style and script are not."""
-    script = _shipped("page.js")
-    # Unknown names are an error and not an empty string: a part of the page must not vanish because of a misspelt field.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["signed"] = _signed
-    return environment.from_string(_shipped("page.html.jinja")).render(
-        run=inputs.run,
-        sections=_SECTIONS,
-        css=Markup(_shipped("page.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        study=study_view(inputs.study) if inputs.study else None,
-        clips=listen(inputs.clips, systems=tuple(inputs.systems)),
-        emotions=_emotions(inputs),
-        labeller=labeller_view(inputs.labeller) if inputs.labeller else None,
-        labeller_card=inputs.labeller_card,
+    script = shipped("page.js")
+    values = {
+        "run": inputs.run,
+        "sections": [one for one in _SECTIONS if one[0] != "empathy" or inputs.empathy is not None],
+        "css": Markup(shipped("page.css")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        "study": study_view(inputs.study) if inputs.study else None,
+        "empathy": block(inputs.empathy) if inputs.empathy is not None else "",
+        "clips": listen(inputs.clips, systems=tuple(inputs.systems)),
+        "emotions": _emotions(inputs),
+        "labeller": labeller_view(inputs.labeller) if inputs.labeller else None,
+        "labeller_card": inputs.labeller_card,
         **_funnel(inputs),
         **_losses(inputs),
-        systems=_systems(inputs),
-        notes=inputs.notes,
-        sources=inputs.sources,
-        pairs_page=inputs.pairs_page,
-    )
+        "systems": _systems(inputs),
+        "notes": inputs.notes,
+        "sources": inputs.sources,
+        "pairs_page": inputs.pairs_page,
+        "sweep_page": inputs.sweep_page,
+    }
+    return rendered("page.html.jinja", values, filters={"signed": _signed})
 
 
 def _systems(inputs: ReportInputs) -> dict[str, str]:
@@ -108,7 +109,3 @@ def _losses(inputs: ReportInputs) -> dict[str, object]:
 
 def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−")
-
-
-def _shipped(name: str) -> str:
-    return resources.files("undertone.report").joinpath(name).read_text(encoding="utf-8")

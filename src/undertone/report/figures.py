@@ -21,24 +21,24 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 from undertone.records import EMOTIONS
 
 _ROLES = ("ink", "muted", "line", "accent", "bar", "control", "soft", *(f"e-{one}" for one in EMOTIONS))
-_STAND_IN = {role: f"#0b{index:02x}f0" for index, role in enumerate(_ROLES, start=1)}
-_RC: dict[Any, Any] = {
+STAND_IN = {role: f"#0b{index:02x}f0" for index, role in enumerate(_ROLES, start=1)}
+RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 10,
-    "axes.edgecolor": _STAND_IN["line"],
-    "axes.labelcolor": _STAND_IN["muted"],
+    "axes.edgecolor": STAND_IN["line"],
+    "axes.labelcolor": STAND_IN["muted"],
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": _STAND_IN["line"],
+    "grid.color": STAND_IN["line"],
     "grid.linewidth": 0.6,
-    "text.color": _STAND_IN["ink"],
-    "xtick.color": _STAND_IN["line"],
-    "xtick.labelcolor": _STAND_IN["muted"],
-    "ytick.color": _STAND_IN["line"],
-    "ytick.labelcolor": _STAND_IN["ink"],
+    "text.color": STAND_IN["ink"],
+    "xtick.color": STAND_IN["line"],
+    "xtick.labelcolor": STAND_IN["muted"],
+    "ytick.color": STAND_IN["line"],
+    "ytick.labelcolor": STAND_IN["ink"],
 }
 
 
@@ -71,7 +71,7 @@ def study_bars(rows: Sequence[BarRow], panels: Sequence[str], *, title: str) -> 
         title: What the figure shows, for readers who do not see it.
     """
     places = _places(rows)
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(11.4, 0.62 + 0.34 * (max(places, default=0) + 1)))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=[1.8] + [1.0] * (len(panels) - 1))[0]
         for index, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
@@ -79,7 +79,7 @@ def study_bars(rows: Sequence[BarRow], panels: Sequence[str], *, title: str) -> 
         axes[0].set_yticks(places, [row.name for row in rows])
         axes[0].set_ylim(max(places, default=0) + 0.55, -0.55)
         figure.subplots_adjust(left=0.118, right=0.998, top=0.9, bottom=0.11, wspace=0.15)
-        return _svg(figure, name="study", title=title)
+        return svg(figure, name="study", title=title)
 
 
 def _places(rows: Sequence[BarRow]) -> list[float]:
@@ -97,12 +97,12 @@ def _bar_panel(axis: Axes, rows: Sequence[BarRow], places: Sequence[float], pane
     for row, place in zip(rows, places, strict=True):
         bar = row.bars.get(panel)
         if bar is None:
-            axis.text(2, place, "no score", va="center", fontsize=8.5, color=_STAND_IN["muted"])
+            axis.text(2, place, "no score", va="center", fontsize=8.5, color=STAND_IN["muted"])
             continue
-        axis.barh(place, bar.mean, height=0.62, color=_STAND_IN["control" if row.control else "bar"], linewidth=0)
+        axis.barh(place, bar.mean, height=0.62, color=STAND_IN["control" if row.control else "bar"], linewidth=0)
         reach = bar.mean
         if bar.low is not None and bar.high is not None:
-            axis.plot([bar.low, bar.high], [place, place], color=_STAND_IN["ink"], linewidth=1.3, solid_capstyle="butt")
+            axis.plot([bar.low, bar.high], [place, place], color=STAND_IN["ink"], linewidth=1.3, solid_capstyle="butt")
             reach = max(bar.mean, bar.high)
         if wide:
             axis.text(reach + 1.5, place, f"{bar.mean:.1f}", va="center", fontsize=9.5)
@@ -149,7 +149,7 @@ def funnel(steps: Sequence[Stacked], *, title: str) -> str:
         steps: In order.
         title: What the figure shows, for readers who do not see it.
     """
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(11.4, 0.75 + 0.42 * len(steps)))
         hours, segments = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1.0])
         digits = 2 if max((one.hours for one in steps), default=0.0) >= 10 else 3
@@ -165,7 +165,7 @@ def funnel(steps: Sequence[Stacked], *, title: str) -> str:
         segments.xaxis.set_major_formatter(FuncFormatter(_thousands))
         height = figure.get_figheight()
         figure.subplots_adjust(left=0.118, right=0.995, top=0.98, bottom=0.5 / height, wspace=0.06)
-        return _svg(figure, name="funnel", title=title)
+        return svg(figure, name="funnel", title=title)
 
 
 def _stack(axis: Axes, bars: Sequence[tuple[float, Mapping[str, float], str]]) -> None:
@@ -174,10 +174,10 @@ def _stack(axis: Axes, bars: Sequence[tuple[float, Mapping[str, float], str]]) -
     for place, (whole, parts, text) in enumerate(bars):
         left = 0.0
         for emotion in (one for one in EMOTIONS if parts.get(one)):
-            axis.barh(place, parts[emotion], left=left, height=0.62, color=_STAND_IN[f"e-{emotion}"], linewidth=0)
+            axis.barh(place, parts[emotion], left=left, height=0.62, color=STAND_IN[f"e-{emotion}"], linewidth=0)
             left += parts[emotion]
         if whole > left:  # an outline: a grey would pass for neutral
-            axis.barh(place, whole - left, left=left, height=0.6, facecolor="none", edgecolor=_STAND_IN["control"], linewidth=0.9)
+            axis.barh(place, whole - left, left=left, height=0.6, facecolor="none", edgecolor=STAND_IN["control"], linewidth=0.9)
         axis.text(max(whole, left) + most * 0.015, place, text, va="center", fontsize=9)
     _only_grid(axis, most * 1.16)
 
@@ -191,11 +191,11 @@ def lost(rows: Sequence[Lost], *, title: str) -> str:
     """
     most = max((one.hours or 0.0 for one in rows), default=0.0) or 1.0
     digits = 2 if most >= 10 else 3
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(8.2, 0.6 + 0.34 * len(rows)))
         axis = figure.subplots()
         for place, one in enumerate(rows):
-            axis.barh(place, one.hours or 0.0, height=0.6, color=_STAND_IN["bar"], linewidth=0)
+            axis.barh(place, one.hours or 0.0, height=0.6, color=STAND_IN["bar"], linewidth=0)
             hours = "" if one.hours is None else f"{one.hours:.{digits}f} h, "
             axis.text((one.hours or 0.0) + most * 0.015, place, f"{hours}{one.rows:,} {one.unit}", va="center", fontsize=9)
         axis.set_yticks(range(len(rows)), [one.name for one in rows])
@@ -205,7 +205,7 @@ def lost(rows: Sequence[Lost], *, title: str) -> str:
         names = 0.2 + 0.083 * max((len(one.name) for one in rows), default=0)  # inches that the longest name takes
         width, height = figure.get_size_inches()
         figure.subplots_adjust(left=min(0.6, names / width), right=0.99, top=0.98, bottom=0.48 / height)
-        return _svg(figure, name="lost", title=title)
+        return svg(figure, name="lost", title=title)
 
 
 def _only_grid(axis: Axes, reach: float) -> None:
@@ -227,16 +227,16 @@ def loss_curves(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, ti
     """
     across = min(4, max(1, len(curves)))
     down = -(-len(curves) // across)
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(2.85 * across, 0.35 + 1.75 * down))
         grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
         for axis, (name, points) in zip(grid.flat, curves, strict=False):
             steps, losses = [step for step, _ in points], [loss for _, loss in points]
-            axis.plot(steps, losses, color=_STAND_IN["soft"], linewidth=0.8)
-            axis.plot(steps, _smooth(losses), color=_STAND_IN["accent"], linewidth=1.7)
+            axis.plot(steps, losses, color=STAND_IN["soft"], linewidth=0.8)
+            axis.plot(steps, _smooth(losses), color=STAND_IN["accent"], linewidth=1.7)
             axis.set_title(name, loc="left", fontsize=10, fontweight="bold", pad=5)
             if losses:
-                axis.set_title(f"{_smooth(losses)[-1]:.2f}", loc="right", fontsize=9, color=_STAND_IN["muted"], pad=5)
+                axis.set_title(f"{_smooth(losses)[-1]:.2f}", loc="right", fontsize=9, color=STAND_IN["muted"], pad=5)
         for axis in grid.flat[len(curves) :]:
             axis.set_visible(False)
         for axis in grid.flat[: len(curves)]:
@@ -249,7 +249,7 @@ def loss_curves(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, ti
         height = figure.get_figheight()
         left = 0.42 / figure.get_figwidth()
         figure.subplots_adjust(left=left, right=0.985, top=1 - 0.3 / height, bottom=0.3 / height, wspace=0.12, hspace=0.42)
-        return _svg(figure, name="loss", title=title)
+        return svg(figure, name="loss", title=title)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
@@ -262,10 +262,10 @@ def _thousands(value: float, _: Any) -> str:
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
-def _svg(figure: Figure, *, name: str, title: str) -> str:
+def svg(figure: Figure, *, name: str, title: str) -> str:
     """The figure as an SVG element to stand in an HTML page: no prologue, no ids that another figure could have, variables for colours."""
     out = io.StringIO()
-    with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
@@ -273,7 +273,7 @@ def _svg(figure: Figure, *, name: str, title: str) -> str:
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
-    for role, colour in _STAND_IN.items():
+    for role, colour in STAND_IN.items():
         text = text.replace(colour, f"var(--{role})")
     text = re.sub(r"'?DejaVu Sans'?(?:, [^;\"]*)?", "var(--sans)", text)
     width, height = (float(one) for one in re.findall(r'(?:width|height)="([\d.]+)pt"', text)[:2])

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from undertone.condense.funnel import Funnel
 from undertone.condense.tune import Point, Tuning
 from undertone.records import EMOTIONS
-from undertone.report.figures import _RC, _STAND_IN, Lost, Stacked, _svg, funnel, lost
+from undertone.report.figures import RC, STAND_IN, Lost, Stacked, funnel, lost, svg
 
 ABOUT = (
     "Hours are hours of speech (of whole recordings in the first row), so joining segments into clips is no gain. Emotions are the "
@@ -141,22 +141,22 @@ def tuning_figure(found: Tuning) -> str:
     ys = sorted({one.negative_max for one in found.points})
     scores = [one.uwa for one in found.points if one.uwa is not None]
     low, high = min(scores, default=0.0), max(scores, default=1.0)
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(1.3 + 0.62 * len(xs), 0.9 + 0.46 * len(ys)))
         axis = figure.subplots()
         for one in found.points:
             place = (xs.index(one.positive_min), ys.index(one.negative_max))
             strength = 0.0 if one.uwa is None else 0.08 + 0.62 * (one.uwa - low) / ((high - low) or 1.0)
             corner = (place[0] - 0.5, place[1] - 0.5)
-            axis.add_patch(Rectangle(corner, 1, 1, facecolor=_STAND_IN["accent"], alpha=strength, linewidth=0))
+            axis.add_patch(Rectangle(corner, 1, 1, facecolor=STAND_IN["accent"], alpha=strength, linewidth=0))
             axis.text(*place, "none" if one.uwa is None else f"{100 * one.uwa:.1f}", ha="center", va="bottom", fontsize=8.5)
             axis.text(
-                place[0], place[1] - 0.06, f"{one.coverage:.0%}", ha="center", va="top", fontsize=6.5, color=_STAND_IN["muted"]
+                place[0], place[1] - 0.06, f"{one.coverage:.0%}", ha="center", va="top", fontsize=6.5, color=STAND_IN["muted"]
             )
             if _same(one, found.best):
-                axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=_STAND_IN["ink"], linewidth=1.6, zorder=3))
+                axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=STAND_IN["ink"], linewidth=1.6, zorder=3))
             if _same(one, found.published):
-                frame = Rectangle(corner, 1, 1, fill=False, edgecolor=_STAND_IN["muted"], linewidth=1.2, linestyle="--", zorder=2)
+                frame = Rectangle(corner, 1, 1, fill=False, edgecolor=STAND_IN["muted"], linewidth=1.2, linestyle="--", zorder=2)
                 axis.add_patch(frame)
         axis.set_xlim(-0.55, len(xs) - 0.45)
         axis.set_ylim(-0.55, len(ys) - 0.45)
@@ -167,7 +167,7 @@ def tuning_figure(found: Tuning) -> str:
         axis.set_xlabel("x: a positive emotion wants at least this valence", fontsize=9)
         axis.set_ylabel("y: a negative one at most this", fontsize=9)
         figure.tight_layout(pad=0.3)
-        return _svg(figure, name="tuning", title="Unweighted accuracy of the emotions that survive, by the thresholds of valence")
+        return svg(figure, name="tuning", title="Unweighted accuracy of the emotions that survive, by the thresholds of valence")
 
 
 def tuning_markdown(found: Tuning) -> str:

@@ -18,15 +18,18 @@ import pyarrow.compute as pc
 from undertone import tables
 from undertone.condense.funnel import At, Funnel, funnel
 from undertone.condense.tune import TUNING, read_tuning
+from undertone.evaluate.empathy_table import EmpathyTable
 from undertone.evaluate.labeller_report import labeller_report
 from undertone.evaluate.study_table import StudyTable
 from undertone.generate.card import CARD
+from undertone.model.examples import SYSTEMS as PAPER
+from undertone.model.examples import System, slug
 from undertone.paths import Location, Remote
 from undertone.records import Answer, Clip, QAPair, Record, Recording, Segment, Verdict, from_arrow
 from undertone.report.build import build
 from undertone.report.choose import choose_clips
 from undertone.report.funnel import funnel_markdown
-from undertone.report.inputs import ClipView, LossCurve, ReportInputs, RunFacts, SourceRow
+from undertone.report.inputs import SYSTEMS, ClipView, LossCurve, ReportInputs, RunFacts, SourceRow
 from undertone.report.pairs import pairs_page
 from undertone.study import Study
 from undertone.tables import Table
@@ -48,7 +51,7 @@ def gather(out: Location, study: Study) -> Location:
     corpus, label = _table(out / "corpus", Recording), _table(out / "label", Segment)
     referenced = list(_where(corpus, lambda rows: pc.greater(pc.list_value_length(rows["references"]), 0)))
     heard = frozenset(speaker for one in study.label.made() for speaker in one.heard_speakers)
-    study_file = out / "evaluate" / "study.json"
+    study_file, empathy_file = out / "evaluate" / "study.json", out / "evaluate" / "empathy.json"
     found, pairs = _funnel(out, study), pairs_page(out)
     inputs = ReportInputs(
         run=RunFacts(
@@ -61,17 +64,20 @@ def gather(out: Location, study: Study) -> Location:
             packages=facts["packages"],
         ),
         study=StudyTable.from_json(study_file.read_text(encoding="utf-8")) if study_file.is_file() else None,
+        empathy=EmpathyTable.from_json(empathy_file.read_text(encoding="utf-8")) if empathy_file.is_file() else None,
         labeller=labeller_report(referenced, _of(label, "recording_id", {row.id for row in referenced}), heard=heard)
         if referenced and label
         else None,
         labeller_card=_card(study, out / "report"),
         funnel=found,
         tuning=read_tuning(out / TUNING),
-        losses=tuple(_losses(out / "train")),
+        losses=tuple(_losses(out / "train", study)),
         clips=_clips(out, label, study.seed),
+        systems={one.name: described(one) for one in study.systems if one not in PAPER} | SYSTEMS,
         notes=tuple(_notes(out, study)),
         sources=tuple(_sources(corpus, study)),
         pairs_page=pairs.name if pairs else None,
+        sweep_page="../sweep/index.html" if (out / "sweep" / "index.html").is_file() else None,
     )
     page = build(inputs, out / "report")
     _write_card(out, inputs, found)
@@ -116,13 +122,21 @@ def _funnel(out: Location, study: Study) -> Funnel | None:
     return funnel(corpus, steps) if corpus else None
 
 
-def _losses(train: Location) -> Iterable[LossCurve]:
-    files: list[Location] = [*train.glob("*/losses.jsonl")]
-    for file in sorted(files, key=str):
-        if file.parent.name == "start":  # no system; its losses, of reading from new weights, would set the scale for all
+def described(system: System) -> str:
+    """What a system is, in a line."""
+    made = system.model_dump(mode="json", exclude_defaults=True, exclude={"name", "data", "hears"})
+    settings = [f"{key}: {json.dumps(value)}" for key, value in made.items()]
+    return "; ".join([f"Hears {system.hears}, trained on {', '.join(system.data)}", *settings]) + "."
+
+
+def _losses(train: Location, study: Study) -> Iterable[LossCurve]:
+    # Those of the systems alone: a decoder that learns to read from new weights would set the scale for all.
+    for system in sorted((one for one in study.systems if one.weights_of is None), key=lambda one: slug(one.name)):
+        file = train / slug(system.name) / "losses.jsonl"
+        if not file.is_file():
             continue
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        yield LossCurve(system=file.parent.name, points=tuple((line["step"], line["loss"]) for line in lines))
+        yield LossCurve(system=slug(system.name), points=tuple((line["step"], line["loss"]) for line in lines))
 
 
 def _clips(out: Location, label: Table[Segment] | None, seed: int) -> tuple[ClipView, ...]:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from undertone.condense.funnel import Funnel
 from undertone.condense.tune import Tuning
+from undertone.evaluate.empathy_table import EmpathyTable
 from undertone.evaluate.labeller_report import LabellerReport
 from undertone.evaluate.study_table import StudyTable
 from undertone.records import Answer, Clip, QAPair, Segment, Verdict
@@ -105,6 +106,7 @@ class ReportInputs(Part):
 
     run: RunFacts
     study: StudyTable | None = None
+    empathy: EmpathyTable | None = None
     labeller: LabellerReport | None = None
     labeller_card: str | None = None
     funnel: Funnel | None = None
@@ -115,3 +117,4 @@ class ReportInputs(Part):
     notes: tuple[str, ...] = ()
     sources: tuple[SourceRow, ...] = ()
     pairs_page: str | None = None
+    sweep_page: str | None = None

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from undertone import tables
@@ -27,8 +26,8 @@ from undertone.generate.measure import FAILED
 from undertone.generate.written import Account, Written
 from undertone.paths import Location
 from undertone.records import Clip, QAPair
-from undertone.report.build import _shipped
 from undertone.report.listen import KIND_NAMES
+from undertone.report.shipped import rendered, shipped
 from undertone.report.sound import mp3_data_uri
 
 PAGE = "pairs.html"
@@ -155,26 +154,26 @@ def render(written: Written, *, budget: int = SOUND_BUDGET) -> str:
         ]
 
     accounts = written.accounts()
-    script = _shipped("pairs.js")
+    script = shipped("pairs.js")
     file = written.out / "run.json"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_shipped("pairs.html.jinja")).render(
-        run=json.loads(file.read_text(encoding="utf-8")) if file.exists() else None,
-        css=Markup(_shipped("page.css") + _shipped("pairs.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        accounts=accounts,
-        reasons=_reasons(accounts),
-        over=_over(accounts),
-        kinds=_kinds(stayed),
-        dropped=groups(written.losses, "reason", dropped, FILTERS),
-        flagged=groups(written.flagged, "reason", flagged, FILTERS),
-        accepted=groups(stayed, "kind", accepted, KIND_NAMES),
-        idle=[one for one in (*ALL_CHECKS, *REPEAT_CHECKS) if one not in dropped and one not in flagged and written.made(one)],
-        unmade=[one for one in (*ALL_CHECKS, *REPEAT_CHECKS) if not written.made(one)],
-        checked=bool(written.final),
-        players=list(players.values()),
-    )
+    values = {
+        "run": json.loads(file.read_text(encoding="utf-8")) if file.exists() else None,
+        "css": Markup(shipped("page.css") + shipped("pairs.css")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        "accounts": accounts,
+        "reasons": _reasons(accounts),
+        "over": _over(accounts),
+        "kinds": _kinds(stayed),
+        "dropped": groups(written.losses, "reason", dropped, FILTERS),
+        "flagged": groups(written.flagged, "reason", flagged, FILTERS),
+        "accepted": groups(stayed, "kind", accepted, KIND_NAMES),
+        "idle": [one for one in (*ALL_CHECKS, *REPEAT_CHECKS) if one not in dropped and one not in flagged and written.made(one)],
+        "unmade": [one for one in (*ALL_CHECKS, *REPEAT_CHECKS) if not written.made(one)],
+        "checked": bool(written.final),
+        "players": list(players.values()),
+    }
+    return rendered("pairs.html.jinja", values)
 
 
 def _groups(frame: pl.DataFrame, column: str, order: Sequence[str]) -> list[tuple[str, pl.DataFrame]]:

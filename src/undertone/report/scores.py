@@ -9,10 +9,16 @@ from markupsafe import Markup
 from undertone.evaluate.labeller_report import LabellerReport
 from undertone.evaluate.metrics import ClassMetrics, Interval
 from undertone.evaluate.study_table import BASELINE, Cell, StudyTable, SubjectRow, verdict_sentences
+from undertone.evaluate.study_text import GROUP_NAMES, TESTS_NOTE, p_text
 from undertone.report import figures
 from undertone.report.listen import KIND_NAMES
 
-_MISSING = {"no_items": "no scored answer", "one_cluster": "one recording", "zero_baseline": "baseline is 0"}
+_MISSING = {
+    "no_items": "no scored answer",
+    "one_cluster": "one recording",
+    "zero_baseline": "baseline is 0",
+    "undefined": "a kind has no score",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,9 @@ class StudyView:
     columns: tuple[Column, ...]
     groups: tuple[tuple[StudyRow, ...], ...]
     behind: TextTable
+    by_group: TextTable
+    tests: TextTable
+    tests_note: str
     published: TextTable
     published_source: str
     figure: Markup
@@ -134,6 +143,9 @@ def study_view(table: StudyTable) -> StudyView:
         columns=(Column("overall", "all questions"), *(Column(kind, KIND_NAMES.get(kind, "")) for kind in table.kinds)),
         groups=tuple(group for group in (systems, controls) if group),
         behind=_behind(table),
+        by_group=_by_group(table),
+        tests=_tests(table),
+        tests_note=f"{len(table.contrasts)} comparisons. {TESTS_NOTE}",
         published=_published(table),
         published_source=f"As published: {paper.note}. {paper.source}, Table of human CPQA: {paper.test_set}; judge {paper.judge}.",
         figure=Markup(_figure(table)),
@@ -216,9 +228,60 @@ def _behind(table: StudyTable) -> TextTable:
 def _with_interval(cell: Cell | None) -> tuple[str]:
     if cell is None or cell.score.mean is None:
         return ("–",)
-    found = cell.score
-    bounds = "" if found.low is None or found.high is None else f" ({found.low:.1f}–{found.high:.1f})"
-    return (f"{found.mean:.1f}{bounds} of {cell.pairs:,}",)
+    return (f"{_bounded(cell.score)} of {cell.pairs:,}",)
+
+
+def _bounded(found: Interval | None) -> str:
+    if found is None or found.mean is None:
+        return "–"
+    return f"{found.mean:.1f}" + ("" if found.low is None or found.high is None else f" ({found.low:.1f}–{found.high:.1f})")
+
+
+def _by_group(table: StudyTable) -> TextTable:
+    """Means over kinds (UAS) by group and over all kinds beside the mean over questions, and the spread over the judge's runs."""
+    names = [name for name in GROUP_NAMES if any(name in row.groups for row in table.rows)]
+    spread = any(row.overall.run_sd is not None for row in table.rows)
+    kinds = table.kinds if spread else ()
+    return TextTable(
+        columns=(
+            *(f"{name}: {GROUP_NAMES[name]}" for name in names),
+            "UAS, all kinds",
+            "all questions",
+            *(("sd over runs",) if spread else ()),
+            *(f"sd {kind}" for kind in kinds),
+        ),
+        rows=tuple(
+            TextRow(
+                name=row.subject,
+                cells=(
+                    *(_bounded(row.groups.get(name)) for name in names),
+                    _bounded(row.uas),
+                    _bounded(row.overall.score),
+                    *((_plain(row.overall.run_sd, digits=2),) if spread else ()),
+                    *(_plain(row.kinds[kind].run_sd, digits=2) for kind in kinds),
+                ),
+            )
+            for row in table.rows
+        ),
+    )
+
+
+def _tests(table: StudyTable) -> TextTable:
+    """Every comparison with its p values and what it could have found."""
+    return TextTable(
+        columns=("points", "p, bootstrap", "p, sign-flip", "Holm", "Benjamini-Hochberg", "detectable"),
+        rows=tuple(
+            TextRow(
+                name=f"{one.first} – {one.second}",
+                cells=(
+                    _bounded(one.difference),
+                    *(p_text(p) for p in (one.difference.p, one.flip_p, one.holm_p, one.fdr_p)),
+                    _plain(one.detectable),
+                ),
+            )
+            for one in table.contrasts
+        ),
+    )
 
 
 def _published(table: StudyTable) -> TextTable:

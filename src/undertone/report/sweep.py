@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,9 +15,9 @@ from undertone import tables
 from undertone.evaluate.sweep import Family, SweepPoint, SweepTable
 from undertone.evaluate.sweep_text import accuracy_of, sentences
 from undertone.paths import Location
-from undertone.report.build import _shipped
-from undertone.report.figures import _RC, _STAND_IN, _svg
+from undertone.report.figures import RC, STAND_IN, svg
 from undertone.report.listen import KIND_NAMES
+from undertone.report.shipped import rendered, shipped
 
 PAGE = "index.html"
 
@@ -51,16 +50,16 @@ def write_page(table: SweepTable, out: Location, *, name: str) -> Location:
         out: The folder.
         name: Of the study.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(_shipped("sweep.html.jinja")).render(
-        name=name,
-        css=Markup(_shipped("page.css")),
-        table=table,
-        kinds=KIND_NAMES,
-        said={curve: [one.removeprefix(f"{curve}, ") for one in sentences(table, curve)] for curve in table.curves},
-        figure=Markup(draw(table)),
-        accuracy=accuracy_of,
-    )
+    values = {
+        "name": name,
+        "css": Markup(shipped("page.css")),
+        "table": table,
+        "kinds": KIND_NAMES,
+        "said": {curve: [one.removeprefix(f"{curve}, ") for one in sentences(table, curve)] for curve in table.curves},
+        "figure": Markup(draw(table)),
+        "accuracy": accuracy_of,
+    }
+    page = rendered("sweep.html.jinja", values)
     tables.write_bytes(out / PAGE, page.encode())
     return out / PAGE
 
@@ -72,7 +71,7 @@ def draw(table: SweepTable) -> str:
     were trained with some.
     """
     panels, curves = list(table.panels), table.curves
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(11.4, 0.75 + 2.75 * len(curves)))
         grid = figure.subplots(len(curves), len(panels), sharex=True, sharey=True, squeeze=False)
         for axes, curve in zip(grid, curves, strict=True):
@@ -96,13 +95,13 @@ def draw(table: SweepTable) -> str:
         figure.subplots_adjust(
             left=0.05, right=0.995, top=1 - 0.28 / height, bottom=0.85 / height, wspace=0.08, hspace=0.28 if len(curves) > 1 else 0
         )
-        return _svg(
+        return svg(
             figure, name="sweep", title="Score against the accuracy of the labels that are shown, by system and kind of question"
         )
 
 
 def _handle(look: _Look) -> Line2D:
-    colour = _STAND_IN[look.colour]
+    colour = STAND_IN[look.colour]
     return Line2D(
         [],
         [],
@@ -123,10 +122,10 @@ def _panel(axis: Axes, points: Sequence[SweepPoint], panel: str) -> None:
             continue
         own = one.subject != one.baseline
         axis.axhline(
-            found.mean, color=_STAND_IN["control" if own else "muted"], linewidth=1.1, linestyle="--" if own else "-", zorder=1
+            found.mean, color=STAND_IN["control" if own else "muted"], linewidth=1.1, linestyle="--" if own else "-", zorder=1
         )
         if not own and found.low is not None and found.high is not None:
-            axis.axhspan(found.low, found.high, color=_STAND_IN["soft"], alpha=0.35, linewidth=0, zorder=0)
+            axis.axhspan(found.low, found.high, color=STAND_IN["soft"], alpha=0.35, linewidth=0, zorder=0)
     for look in _LOOKS:
         _family(axis, look, [one for one in points if one.family in look.families], panel)
     axis.set_xlim(-4, 104)
@@ -139,7 +138,7 @@ def _panel(axis: Axes, points: Sequence[SweepPoint], panel: str) -> None:
 
 
 def _family(axis: Axes, look: _Look, points: Sequence[SweepPoint], panel: str) -> None:
-    colour = _STAND_IN[look.colour]
+    colour = STAND_IN[look.colour]
     drawn = sorted(
         (
             (100 * accuracy, score.mean, score)
@@ -153,5 +152,5 @@ def _family(axis: Axes, look: _Look, points: Sequence[SweepPoint], panel: str) -
     for x, y, score in drawn:
         if score.low is not None and score.high is not None:
             axis.plot([x, x], [score.low, score.high], color=colour, linewidth=0.8, zorder=2)
-        face = _STAND_IN["line"] if look.hollow else colour
+        face = STAND_IN["line"] if look.hollow else colour
         axis.plot([x], [y], marker=look.marker, markersize=6, color=colour, markerfacecolor=face, linestyle="none", zorder=3)

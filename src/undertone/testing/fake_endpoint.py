@@ -3,6 +3,8 @@
 >>> with FakeEndpoint(["Hello.", Fault(status=429), "Again."]) as endpoint:
 ...     endpoint.url  # hand it to ChatClient  # doctest: +SKIP
 
+Sound in messages (`input_audio`) must be what it says it is, or the reply is a 400, as real servers give; `heard` decodes it.
+
 It keeps connections alive, as inference servers do, and lists its model under GET /v1/models. Each connection has a thread, so that a
 function that replies may block. For trials without a model, and for benchmarks that must not share a process with the client:
 
@@ -14,6 +16,9 @@ prints its URL and serves until it is ended; GET /counts says how many requests 
 from __future__ import annotations
 
 import argparse
+import base64
+import binascii
+import io
 import json
 import math
 import re
@@ -28,6 +33,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import soundfile
+
+from undertone.audio import Wave
 from undertone.records import content_hash
 
 
@@ -128,6 +137,31 @@ class FakeEndpoint:
 def content_of(body: dict[str, Any]) -> str:
     """A name that two requests share when they ask the same."""
     return content_hash(json.dumps(body, sort_keys=True))
+
+
+def heard(body: dict[str, Any]) -> list[Wave]:
+    """The sounds in the messages of a request, in their order.
+
+    Raises:
+        ValueError: One is no sound file in base64, or no WAV or MP3, or has several channels.
+    """
+    found = []
+    for part in (part for one in body.get("messages", []) if isinstance(one.get("content"), list) for part in one["content"]):
+        if part.get("type") != "input_audio":
+            continue
+        given = part.get("input_audio") or {}
+        try:
+            raw = base64.b64decode(given["data"], validate=True)
+            samples, rate_hz = soundfile.read(io.BytesIO(raw), dtype="float32")
+            kind = soundfile.info(io.BytesIO(raw)).format
+        except (KeyError, TypeError, binascii.Error, soundfile.LibsndfileError) as error:
+            raise ValueError(f"input_audio cannot be decoded: {error!r}") from error
+        if given.get("format") not in ("wav", "mp3") or kind not in ("WAV", "WAVEX", "MP3") or samples.ndim != 1:
+            raise ValueError(
+                f"input_audio is {kind} in {samples.ndim} dimensions and says {given.get('format')!r}; expected mono wav or mp3"
+            )
+        found.append(Wave(np.ascontiguousarray(samples), rate_hz))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +298,11 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
                 self._send(404, json.dumps({"error": {"message": f"no such path: {self.path}"}}))
                 return
             body = json.loads(raw)
+            try:
+                heard(body)
+            except ValueError as fault:
+                self._send(400, json.dumps({"error": {"message": str(fault), "type": "fake"}}))
+                return
             told = endpoint.reply_to(body)
             if isinstance(told, Fault):
                 time.sleep(told.delay_s)

@@ -98,7 +98,7 @@ def model_card(
         "## Model\n\n" + _list(_model(parts, counts)),
         "## Data\n\n" + _data(facts, examples, held_out),
         "## Prompts\n\n" + _prompts(facts, parts, examples),
-        "## Training\n\n" + _list(_training(config, losses, looks, processes)),
+        "## Training\n\n" + _list(_training(config, losses, looks, processes) | _lessened(config, parts, examples, losses)),
         f"## Scores\n\n{NO_SCORES}",
         '## Use\n\n```sh\nundertone ask FOLDER FILE.wav "How does the speaker feel?"\n```\n\n```python\nfrom pathlib import Path\n\nfrom '
         'undertone.model.speech_llm import SpeechLLM\n\nmodel = SpeechLLM.load(Path("FOLDER"))\n```\n',
@@ -183,6 +183,27 @@ def _training(
     if looks:
         best = min(looks, key=lambda one: float(one["loss"]))
         made["best loss of what was held out"] = f"{best['loss']:.4f}, at step {best['step']}: these weights"
+    return made
+
+
+def _lessened(
+    config: TrainConfig, parts: SpeechLLMConfig, examples: Sequence[Example], losses: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """What was lessened, where that is more than the loss of the answers' tokens."""
+    found = [leg.objective.of(parts) for leg in config.legs()]
+    if all(one.plain for one in found):
+        return {}
+    kinds = {
+        "a teacher's text": sum(any(leg.tells in (one.teacher or ()) for leg in found) for one in examples),
+        "an emotion": sum(one.category is not None for one in examples),
+        "valence, arousal or dominance": sum(one.dimensions is not None for one in examples),
+    }
+    made = {
+        "lessened": "; then ".join(dict.fromkeys(one.said for one in found)),
+        "questions with targets": ", ".join(f"{count:,} with {name}" for name, count in kinds.items()),
+    }
+    if losses and losses[-1].get("by_part"):
+        made["last losses, unweighted"] = ", ".join(f"{name} {value:.3f}" for name, value in losses[-1]["by_part"].items())
     return made
 
 

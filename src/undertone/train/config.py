@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from undertone.model.config import Part, _Config
+from undertone.errors import ConfigError
+from undertone.model.config import Head, Part, SpeechLLMConfig, _Config
+from undertone.model.examples import Tells
 
 Mix = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 """Share of a source's items per epoch, by name."""
@@ -83,7 +85,92 @@ class AugmentConfig(BaseModel):
         return self.samples or self.time_masks > 0 or self.feature_masks > 0
 
 
-class StageConfig(BaseModel):
+LOSSES = ("reply", "category", "dimensions")
+"""Names of the parts of an objective, which are those of their weights."""
+
+
+class ObjectiveConfig(_Config):
+    """What a step lessens: `reply` L_reply + `category` L_category + `dimensions` L_dimensions (RE-LLM, 2602.10716: all weights 1).
+
+    Each is a mean over the questions that have a target for it, each of which counts once, however many batches and processes share the
+    step. L_category is the cross-entropy of the category head, L_dimensions is of the head for valence, arousal and dominance. Where the
+    model has no such head, its loss is none.
+
+    Attributes:
+        loss: Of the reply. "ce" is the cross-entropy of its tokens, "kl" the divergence of the model's distribution of each of its tokens
+            from the one of a teacher that reads what the model hears. None is RE-LLM's: "kl" where the model has heads, else "ce".
+        temperature: Of "kl"; both logits are divided by it (the published code's 2).
+        scaled: Whether "kl" is multiplied by the temperature's square, which keeps its gradients as large whatever the temperature. The
+            published code leaves it out.
+        teacher: Who teaches: None is the same decoder as it is before this training, without LoRA; or a decoder's name or folder; or the
+            folder of a checkpoint of Undertone. Its tokeniser must be the student's.
+        tells: What the teacher's text says besides the words: the clip's emotion, or nothing (BLSP-Emo's first stage).
+        untaught: What "kl" does with questions that have no teacher's text (all that are no replies, or of a clip without words or
+            without one prevailing emotion): teach them by "ce", or leave them out.
+        reply: Weight of the reply's loss.
+        category: Weight of the category head's.
+        dimensions: Weight of the dimensions head's.
+        dimensions_loss: "mse", or "ccc": 1 minus the concordance correlation with the targets, over the questions of one batch.
+    """
+
+    loss: Literal["ce", "kl"] | None = None
+    temperature: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    scaled: bool = False
+    teacher: str | None = None
+    tells: Tells = "emotion"
+    untaught: Literal["ce", "leave_out"] = "ce"
+    reply: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    category: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    dimensions: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    dimensions_loss: Literal["mse", "ccc"] = "mse"
+
+    @model_validator(mode="after")
+    def _lessens_something(self) -> Self:
+        if not (self.reply or self.category or self.dimensions):
+            raise ValueError(
+                "objective: all weights are 0, so that nothing would be learnt; give reply, category or dimensions one"
+            )
+        return self
+
+    def of(self, model: SpeechLLMConfig) -> Self:
+        """The same for one model: with the loss of the reply that is meant, and no weight on a head that is not there.
+
+        Raises:
+            ConfigError: Nothing is left to lessen.
+        """
+        aux = model.aux
+        made = self.model_copy(
+            update={
+                "loss": self.loss or ("ce" if aux is None else "kl"),
+                "category": self.category if aux is not None and aux.classes else 0.0,
+                "dimensions": self.dimensions if aux is not None and aux.dimensions else 0.0,
+            }
+        )
+        if not (made.reply or made.category or made.dimensions):
+            raise ConfigError(
+                f"train.objective weighs only heads that this model does not have (reply={self.reply:g}); give model.aux, or reply a weight"
+            )
+        return made
+
+    @property
+    def plain(self) -> bool:
+        """Whether, of a model, it is the mean loss of the answers' tokens and nothing else."""
+        return self.loss == "ce" and self.reply == 1 and not self.category and not self.dimensions
+
+    @property
+    def said(self) -> str:
+        """In words, of a model."""
+        told = "nothing" if self.tells == "nothing" else "the emotion"
+        teacher = f"{self.teacher or 'the decoder before training'}, told {told}"
+        reply = f"reply by kl at temperature {self.temperature:g} (teacher: {teacher})" if self.loss == "kl" else "reply by ce"
+        parts = {"reply": reply, "category": "category by ce", "dimensions": f"dimensions by {self.dimensions_loss}"}
+        weights = {name: getattr(self, name) for name in LOSSES}
+        return " + ".join(
+            f"{weight:g} x {parts[name]}" if weight != 1 else parts[name] for name, weight in weights.items() if weight
+        )
+
+
+class StageConfig(_Config):
     """One stage of a curriculum.
 
     Attributes:
@@ -92,15 +179,17 @@ class StageConfig(BaseModel):
         share: share of the steps of the whole training.
         mix: As `TrainConfig.mix`; None is that one.
         frozen: Parts that rest in this stage, beside `model.frozen`.
+        objective: As `TrainConfig.objective`; None is that one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    grown: ClassVar[frozenset[str]] = frozenset({"objective"})
 
     sources: tuple[str, ...] = ()
     steps: int | None = Field(default=None, ge=1)
     share: float | None = Field(default=None, gt=0, le=1)
     mix: Mix | None = None
-    frozen: tuple[Part, ...] = ()
+    frozen: tuple[Part | Head, ...] = ()
+    objective: ObjectiveConfig | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -110,13 +199,14 @@ class StageConfig(BaseModel):
 
 
 class Leg(NamedTuple):
-    """A stage as it is run: its seed, how many steps, of which sources in which mix, and what rests."""
+    """A stage as it is run: its seed, how many steps, of which sources in which mix, what rests, and what is lessened."""
 
     seed: int | str
     steps: int
     sources: tuple[str, ...]
     mix: Mix
-    frozen: tuple[Part, ...]
+    frozen: tuple[Part | Head, ...]
+    objective: ObjectiveConfig
 
 
 class TrainConfig(_Config):
@@ -154,6 +244,9 @@ class TrainConfig(_Config):
         trackers: Where losses are shown beside losses.jsonl; None is tensorboard where it is installed.
         launch: Several processes: "ddp", "fsdp", "deepspeed-zero2", "deepspeed-zero3", "cpu", or a file of `accelerate config`.
         processes: How many; None is what that file says, or one per GPU.
+        objective: What a step lessens.
+        rows: "bucketed": a batch holds rows of like length, which are of like questions too. "packed": a batch is drawn from all lengths, and
+            several clips share a row; a step costs about a fifth more, and the first hundreds teach more.
         reading: Shared first stage of a decoder without a name.
         align: Shared second stage, after reading.
     """
@@ -161,7 +254,7 @@ class TrainConfig(_Config):
     grown: ClassVar[frozenset[str]] = frozenset(
         {
             *("temperature", "stages", "augment", "encoder_lr", "precision", "accumulate", "checkpointing", "held_out"),
-            *("eval_every", "patience", "save_every", "trackers", "launch", "processes"),
+            *("eval_every", "patience", "save_every", "trackers", "launch", "processes", "rows", "objective"),
         }
     )
 
@@ -195,6 +288,8 @@ class TrainConfig(_Config):
     trackers: tuple[Tracker, ...] | None = None
     launch: str | None = None
     processes: int | None = Field(default=None, ge=1)
+    rows: Literal["bucketed", "packed"] = "bucketed"
+    objective: ObjectiveConfig = ObjectiveConfig()
 
     @model_validator(mode="after")
     def _stages_fill_it(self) -> Self:
@@ -217,7 +312,7 @@ class TrainConfig(_Config):
     def legs(self) -> list[Leg]:
         """The stages with their steps; one that holds everything where there are none."""
         if not self.stages:
-            return [Leg(self.seed, self.steps, (), self.mix, ())]
+            return [Leg(self.seed, self.steps, (), self.mix, (), self.objective)]
         ends = [0, *accumulate(one.steps or (one.share or 0.0) * self.steps for one in self.stages)]
         return [
             Leg(
@@ -226,9 +321,14 @@ class TrainConfig(_Config):
                 one.sources,
                 self.mix if one.mix is None else one.mix,
                 one.frozen,
+                self.objective if one.objective is None else one.objective,
             )
             for number, one in enumerate(self.stages)
         ]
+
+    def learns_targets(self, model: SpeechLLMConfig) -> bool:
+        """Whether training reads more of an example than prompt and answer, so that `build_examples` must add it."""
+        return model.aux is not None or any(leg.objective.loss == "kl" for leg in self.legs())
 
     def plain(self) -> Self:
         """Without all that makes a large training: what the stages before any system's own are trained with."""

@@ -5,25 +5,29 @@ from __future__ import annotations
 import queue
 import random
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from undertone.errors import DataError
+from undertone.model import prompts
 from undertone.model.collate import Item, training_batch
 from undertone.model.features import Features
-from undertone.model.prompts import AUDIO
 from undertone.model.speech_llm import SpeechLLM
 from undertone.records import Example
 from undertone.train.augment import Heard, augmented
-from undertone.train.config import TrainConfig
+from undertone.train.config import ObjectiveConfig, TrainConfig
 from undertone.train.mixing import in_order, staged
+from undertone.train.objective import targets_of
 
 T = TypeVar("T")
 Inputs = dict[str, Any]
-"""Arguments of `SpeechLLM.forward` by name, and "origins": an `Origin` per item, in the order of `item_ids`."""
+"""Arguments of `SpeechLLM.forward` by name, "origins": an `Origin` per item, in the order of `item_ids`; and where more is lessened than
+the mean loss of the answers, "objective" and "targets" (`objective.targets_of`)."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,10 @@ class Feed:
         """Store the arguments.
 
         Args:
-            model: Tokenises, and knows how many embeddings a clip becomes.
+            model: Tokenises, knows how many embeddings a clip becomes, and what its heads are.
             examples: Training items.
             features: Frames by clip id.
-            config: Order, mix, sizes, cuts and augmentation.
+            config: Order, mix, sizes, cuts, augmentation, and what is lessened.
             rank: This process takes each `world`-th batch from this one on, so that several processes see at one step what one
                 process sees with as many times the `accumulate`.
             world: Processes.
@@ -74,6 +78,14 @@ class Feed:
         self.model, self.examples, self.features, self.config = model, examples, features, config
         self.rank, self.world, self.ahead, self.begin = rank, world, ahead, begin
         self._most = getattr(model.decoder.config, "max_position_embeddings", None)
+        legs = config.legs()
+        self._objectives = [leg.objective.of(model.parts) for leg in legs]
+        self._ends = list(accumulate(leg.steps for leg in legs))
+
+    @property
+    def objectives(self) -> Sequence[ObjectiveConfig]:
+        """What each stage lessens."""
+        return self._objectives
 
     def __iter__(self) -> Iterator[Inputs]:
         made = self._batches(self.begin())
@@ -95,53 +107,75 @@ class Feed:
             ]
 
     def whole(self) -> Iterator[Inputs]:
-        """Each example once, nothing cut and nothing augmented."""
+        """Each example once, nothing cut and nothing augmented, with the targets of the last stage."""
         for groups in in_order(self.examples, group_size=self.config.group_size, batch_size=self.config.batch_size):
             yield self.batch([Row(group, 0) for group in groups])
 
-    def batch(self, rows: Sequence[Row]) -> Inputs:
-        """Tensors of some rows.
+    def batch(self, rows: Sequence[Row], *, packed: bool = False, stage: int = -1) -> Inputs:
+        """Tensors of some rows, several of them put into one if `packed`, with the targets of a stage, counted from 0.
 
         Raises:
             DataError: A row cannot be trained on; the message names its pair.
         """
         items = [self._items(row) for row in rows]
-        batch = training_batch(items, pad_id=self.model.config.pad_token_id)
+        batch = training_batch(items, pad_id=self.model.config.pad_token_id, packed=packed)
         origins = [self._origin(index) for row in rows for index in row.group]
-        return {**batch.__dict__, "origins": origins}
+        made = {**batch.__dict__, "origins": origins}
+        clips, objective = made.pop("item_clips"), self._objectives[stage]
+        if not objective.plain:
+            groups = [[self.examples[index] for index in row.group] for row in rows]
+            pad_id, parts = self.model.config.pad_token_id, self.model.parts
+            targets = targets_of(groups, clips, objective, parts, read=self._read, pad_id=pad_id)
+            made |= {"objective": objective, "targets": targets}
+        return made
 
     def _batches(self, begin: int) -> Iterator[Inputs]:
         first = begin * self.config.accumulate * self.world
         for number, rows in enumerate(self.plan()):
             if number >= first and number % self.world == self.rank:
-                made = self.batch(rows)
+                step = number // (self.config.accumulate * self.world)
+                made = self.batch(rows, packed=self.config.rows == "packed", stage=bisect_right(self._ends, step))
                 if self.ahead and torch.cuda.is_available():
                     made = {key: one.pin_memory() if isinstance(one, torch.Tensor) else one for key, one in made.items()}
                 yield made
 
     def _items(self, row: Row) -> list[Item]:
         examples = [self.examples[index] for index in row.group]
-        heard = self._heard(examples[0], row) if examples[0].prompt.startswith(AUDIO) else None
-        return [self._item(one, heard) for one in examples]
+        clips: dict[str, Heard] = {}  # of a row that hears a clip twice both are one array, so that the questions share it
+        return [self._item(one, [self._clip(clip, one, row, clips) for clip in prompts.heard(one)]) for one in examples]
 
-    def _heard(self, example: Example, row: Row) -> Heard:
+    def _clip(self, clip_id: str, example: Example, row: Row, clips: dict[str, Heard]) -> Heard:
+        if clip_id not in clips:
+            clips[clip_id] = self._heard(clip_id, example, row)
+        return clips[clip_id]
+
+    def _heard(self, clip_id: str, example: Example, row: Row) -> Heard:
         try:
-            heard = self.features[example.clip_id]
+            heard = self.features[clip_id]
         except (KeyError, DataError) as error:
             raise DataError(f"pair {example.pair_id} ({example.source}) cannot be heard: {error}") from error
         width = heard.shape[-1] if heard.ndim > 1 else 0
         if width != self.model.frame_dim:
             raise DataError(
-                f"pair {example.pair_id} ({example.source}): the frames of clip {example.clip_id} are of shape {heard.shape}, expected "
+                f"pair {example.pair_id} ({example.source}): the frames of clip {clip_id} are of shape {heard.shape}, expected "
                 f"the width {self.model.frame_dim}; encode the clips again with this model's encoder"
             )
         heard = heard[min(row.cut, len(heard) // 4) :]
-        return augmented(heard, self.config.augment, row.draw) if row.draw is not None and len(heard) else heard
+        if row.draw is None or not len(heard):
+            return heard
+        draw = row.draw if clip_id == example.clip_id else f"{row.draw}:{clip_id}"
+        return augmented(heard, self.config.augment, draw)
 
-    def _item(self, example: Example, heard: Heard | None) -> Item:
+    def _read(self, example: Example, text: str) -> Item:
+        """An answer behind what a teacher reads."""
+        return self._fitting(example, self.model.item(text, None, target=example.target, source=example.source))
+
+    def _item(self, example: Example, heard: Sequence[Heard]) -> Item:
         if not example.target.strip():
             raise DataError(f"pair {example.pair_id} ({example.source}) has an empty answer; drop it from its table")
-        item = self.model.item(example.prompt, heard, target=example.target, source=example.source)
+        return self._fitting(example, self.model.item(example.prompt, heard, target=example.target, source=example.source))
+
+    def _fitting(self, example: Example, item: Item) -> Item:
         size = len(item.prompt) + len(item.target)
         if self._most is not None and size > self._most:
             raise DataError(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,6 +30,31 @@ LOGS = "logs"
 """Folder of trackers' files, beside the systems': they hold times and names of machines, and are no part of a checkpoint."""
 
 
+class Begin(NamedTuple):
+    """Names of the folders in which a new decoder learns to read, and of the checkpoint that systems start from."""
+
+    reading: str
+    start: str
+
+
+class Way(BaseModel):
+    """How one system is made.
+
+    Attributes:
+        model: What it is made of.
+        train: How it is trained.
+        features: Encoded clips, with their frames beside the table.
+        begin: What it starts from; None is the named decoder as it is, or new weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: SpeechLLMConfig
+    train: TrainConfig
+    features: Location
+    begin: Begin | None = None
+
+
 class TrainJob(BaseModel):
     """All that the training of any system of a study needs; paths are folders of finished tables.
 
@@ -37,10 +63,11 @@ class TrainJob(BaseModel):
         clips: The clips that they are about.
         label: Predicted segments.
         corpus: Recordings with what people said of them; only an oracle is shown any of it.
-        features: Encoded clips, with their frames beside the table.
         out: Where systems go, one folder each; examples go into `out/examples/SYSTEM`.
-        start: Folder of the checkpoint that all systems start from, if any.
-        redo: Names of systems to train again.
+        starts: Where the ways' `reading` and `start` lie.
+        systems: Who is trained.
+        ways: How, by name.
+        redo: Names of systems, and of what they start from, to train again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,18 +76,20 @@ class TrainJob(BaseModel):
     clips: tuple[Location, ...]
     label: Location
     corpus: Location | None = None
-    features: Location
     out: Location
-    start: Location | None = None
+    starts: Location
     systems: tuple[System, ...]
-    model: SpeechLLMConfig
-    train: TrainConfig
+    ways: dict[str, Way]
     seed: int
     redo: tuple[str, ...] = ()
 
     def system(self, name: str) -> System:
         """A system by name."""
         return next(one for one in self.systems if one.name == name)
+
+    def way_of(self, folder: str) -> tuple[Way, Begin]:
+        """The first way that starts from a folder, or whose decoder learns to read in it."""
+        return next((one, one.begin) for one in self.ways.values() if one.begin is not None and folder in one.begin)
 
 
 class Frames:
@@ -75,6 +104,11 @@ class Frames:
         self.max_audio_s = max_audio_s
         self.cache = FeatureCache(folder, encoder=self.encoder, max_audio_s=max_audio_s)
 
+    @classmethod
+    def of(cls, way: Way) -> Self:
+        """Those of one way."""
+        return cls(way.features, max_audio_s=way.model.max_audio_s)
+
     def near(self) -> FeatureCache:
         """The same on this machine's disk: training takes every clip's frames many times."""
         return FeatureCache(local_folder(self.cache.folder).parent, encoder=self.encoder, max_audio_s=self.max_audio_s)
@@ -88,7 +122,8 @@ def training_examples(job: TrainJob, system: System, clips: frozenset[str]) -> l
     for segment in tables.open_table(job.label, Segment).rows():
         predicted.setdefault(segment.recording_id, []).append(segment)
     human = human_segments(tables.open_table(job.corpus, Recording).rows()) if system.oracle and job.corpus is not None else None
-    return build_examples(pairs, about, predicted, system, phase="train", metadata=job.model.metadata, human=human, seed=job.seed)
+    metadata = job.ways[system.name].model.metadata
+    return build_examples(pairs, about, predicted, system, phase="train", metadata=metadata, human=human, seed=job.seed)
 
 
 def at_once(config: TrainConfig) -> int:
@@ -98,38 +133,41 @@ def at_once(config: TrainConfig) -> int:
     return 1 if config.launch is not None or torch.cuda.is_available() else os.cpu_count() or 1
 
 
+READING = "reading"
 START = "start"
 
 
-def train_start(job: TrainJob, unit: str) -> None:
-    """Make the checkpoint that all systems start from: a decoder that reads, an adapter that hears words. Runs in a worker."""
-    del unit
+def train_reading(job: TrainJob, name: str) -> None:
+    """Let a new decoder learn to read, into `job.starts/NAME`; what is heard makes no difference to it. Runs in a worker."""
     from undertone.generate.frames import digest as wordings
     from undertone.generate.grammar import GrammarGenerator
-    from undertone.train.align import align, embedding_frames  # torch
+    from undertone.generate.offline import OfflineGenerator
+    from undertone.generate.strategies.continuation import Continuation
+    from undertone.train.align import embedding_frames  # torch
     from undertone.train.pretrain import pretrain
 
-    if job.train.align.steps:
-        embedding_frames(job.model)  # before minutes of learning to read
-    frames = Frames(job.features, max_audio_s=job.model.max_audio_s)
-    clips = [clip for folder in job.clips for clip in tables.open_table(folder, Clip).rows() if clip.split == "train"]
-    texts = [
-        text
-        for system in job.systems
-        for one in training_examples(job, system, frames.clips)
-        for text in (one.prompt, f" {one.target}")
-    ]
-    inputs = {f"clips{index}": tables.open_table(folder, Clip).digest for index, folder in enumerate(job.clips)}
-    inputs |= {"features": tables.open_table(job.features, Encoded).digest, "texts": content_hash(*texts)}
-    inputs |= {"wordings": wordings(), "grammar": GrammarGenerator.version}
+    for one in job.ways.values():
+        if one.begin is not None and one.train.align.steps:
+            embedding_frames(one.model)  # before minutes of learning to read
+    way, _ = job.way_of(name)
+    frames = Frames.of(way)
+    clips = _train_clips(job)
+    shown = [one for system in job.systems for one in training_examples(job, system, Frames.of(job.ways[system.name]).clips)]
+    texts = [text for one in shown for text in (one.prompt, f" {one.target}")]
     # A curriculum, precision or accumulation is the systems'; what they start from is the same without.
-    plain = job.train.plain()
-    config = {"model": _plain(job.model), "train": _plain(plain)}
-    fingerprint = Fingerprint(stage="start", version="1", seed=job.seed, config=config, inputs=inputs)
+    plain = way.train.plain()
+    config = {"decoder": _plain(way.model.decoder), "metadata": _plain(way.model.metadata), "train": _plain(_unaligned(plain))}
+    inputs = _clip_digests(job) | {"texts": content_hash(*texts), "wordings": wordings(), "grammar": GrammarGenerator.version}
+    replies, replying = OfflineGenerator(Continuation()), any(one.kind == "REPLY" for one in shown)
+    inputs |= {"replies": replies.digest} if replying else {}
+    fingerprint = Fingerprint(stage="reading", version="1", seed=job.seed, config=config, inputs=inputs)
     generators = [GrammarGenerator(strategy="asr"), GrammarGenerator(strategy="cpqa")]
 
     def write(clip: Clip) -> list[QAPair]:
         return [pair for one in generators for pair in one.write(clip, seed=job.seed)]
+
+    def reply(clip: Clip) -> list[QAPair]:
+        return replies.write(clip, seed=job.seed)
 
     def build(folder: Path) -> None:
         pretrain(
@@ -137,16 +175,70 @@ def train_start(job: TrainJob, unit: str) -> None:
             write,
             plain.model_copy(update={"save_every": 0}),
             folder,
-            model=job.model,
+            model=way.model,
             frame_dim=frames.width,
+            replies=reply if replying else None,
             tokenizer_texts=texts,
         )
-        if job.train.align.steps:
+
+    build_artefact(job.starts / name, fingerprint, build, redo=name in job.redo)
+
+
+def train_start(job: TrainJob, name: str) -> None:
+    """Make a checkpoint that systems start from: a decoder that reads, an adapter that hears words. Runs in a worker."""
+    from undertone.train.align import align  # torch
+    from undertone.train.pretrain import with_adapter
+
+    way, begin = job.way_of(name)
+    frames = Frames.of(way)
+    clips = _train_clips(job)
+    plain = way.train.plain()
+    reading = job.starts / begin.reading
+    inputs = _clip_digests(job) | {"features": tables.open_table(way.features, Encoded).digest, "reading": _digest(reading)}
+    config = {"model": _plain(way.model), "train": _plain(plain)}
+    fingerprint = Fingerprint(stage="start", version="2", seed=job.seed, config=config, inputs=inputs)
+
+    def build(folder: Path) -> None:
+        with_adapter(local_folder(reading), folder, plain, model=way.model, frame_dim=frames.width)
+        if plain.align.steps:
             heard = [clip for clip in clips if clip.id in frames.clips]
             # Single utterances hold all the words of the longer clips, and a step costs a quarter.
             align(folder, [clip for clip in heard if len(clip.segments) == 1] or heard, frames.near(), plain)
 
-    build_artefact(job.out / START, fingerprint, build, redo=START in job.redo)
+    build_artefact(job.starts / name, fingerprint, build, redo=name in job.redo)
+
+
+def starts_of(model: SpeechLLMConfig, train: TrainConfig, usual: tuple[SpeechLLMConfig, TrainConfig]) -> Begin | None:
+    """Names of the folders in which a system's decoder learns to read and from which it starts; None where the decoder can read.
+
+    Systems that differ in nothing that matters there share them; those of a study's usual way have no suffix.
+    """
+    if model.decoder.name is not None or not train.reading.clips:
+        return None
+
+    def named(kind: str, *parts: Callable[[SpeechLLMConfig, TrainConfig], BaseModel]) -> str:
+        own, others = (content_hash(*(part(*one).model_dump_json() for part in parts)) for one in ((model, train), usual))
+        return kind if own == others else f"{kind}-{own[:8]}"
+
+    reading = named(READING, lambda m, _: m.decoder, lambda m, _: m.metadata, lambda _, t: _unaligned(t.plain()))
+    return Begin(reading, named(START, lambda m, _: m, lambda _, t: t.plain()))
+
+
+def _unaligned(train: TrainConfig) -> TrainConfig:
+    return train.model_copy(update={"align": type(train).model_fields["align"].default})
+
+
+def _train_clips(job: TrainJob) -> list[Clip]:
+    return [clip for folder in job.clips for clip in tables.open_table(folder, Clip).rows() if clip.split == "train"]
+
+
+def _clip_digests(job: TrainJob) -> dict[str, str]:
+    return {f"clips{index}": tables.open_table(folder, Clip).digest for index, folder in enumerate(job.clips)}
+
+
+def _digest(artefact: Location) -> str:
+    digest: str = json.loads((artefact / "_done.json").read_text())["digest"]
+    return digest
 
 
 def train_one(job: TrainJob, name: str) -> None:
@@ -154,15 +246,16 @@ def train_one(job: TrainJob, name: str) -> None:
 
     A training that was killed goes on from its last state, where `job.out` is on this machine.
     """
-    system = job.system(name)
-    frames = Frames(job.features, max_audio_s=job.model.max_audio_s)
+    system, way = job.system(name), job.ways[name]
+    frames = Frames.of(way)
     examples = training_examples(job, system, frames.clips)
     rows = content_hash(*(text for one in examples for text in (one.id, one.prompt, one.target)))
     made = Fingerprint(stage="examples", version="1", seed=job.seed, config=_plain(system), inputs={"rows": rows})
     redo = name in job.redo
     report = write_rows(job.out / "examples" / slug(name), examples, record=Example, fingerprint=made, redo=redo)
-    config = {"system": _plain(system), "model": _plain(job.model), "train": _plain(job.train.of_weights())}
-    inputs = {"examples": report.digest, "features": tables.open_table(job.features, Encoded).digest} | _start_input(job)
+    config = {"system": _plain(system), "model": _plain(way.model), "train": _plain(way.train.of_weights())}
+    inputs = {"examples": report.digest, "features": tables.open_table(way.features, Encoded).digest}
+    inputs |= {} if way.begin is None else {"start": _digest(job.starts / way.begin.start)}
     fingerprint = Fingerprint(stage="train", version="1", seed=job.seed, config=config, inputs=inputs)
     out = job.out / slug(name)
 
@@ -170,7 +263,7 @@ def train_one(job: TrainJob, name: str) -> None:
         # Beside the draft, which is begun anew each time; names with "_" are no part of the artefact.
         states = (out if isinstance(out, Path) else folder) / "_steps"
         logs = job.out / LOGS / slug(name) if isinstance(job.out, Path) else None
-        if job.train.launch is None:
+        if way.train.launch is None:
             fit(job, name, folder, states=states, logs=logs)
         else:
             from undertone.train.launched import Task, launch
@@ -185,20 +278,20 @@ def fit(job: TrainJob, name: str, folder: Path, *, states: Path, logs: Path | No
     from undertone.train.card import Facts, corpora_of
     from undertone.train.trainer import train  # torch: only where training happens
 
-    system = job.system(name)
-    frames = Frames(job.features, max_audio_s=job.model.max_audio_s)
+    system, way = job.system(name), job.ways[name]
+    frames = Frames.of(way)
     examples = training_examples(job, system, frames.clips)
     clips = [clip for table in job.clips for clip in tables.open_table(table, Clip).rows()]
     train(
         examples,
         frames.near(),
-        job.train,
+        way.train,
         folder,
-        model=job.model,
+        model=way.model,
         frame_dim=frames.width,
         encoder_fingerprint=frames.encoder,
         system=system,
-        start=None if job.start is None else local_folder(job.start),
+        start=None if way.begin is None else local_folder(job.starts / way.begin.start),
         states=states,
         logs=logs,
         facts=Facts(name=name, metadata=system.metadata, corpora=corpora_of(clips, examples)),
@@ -208,12 +301,6 @@ def fit(job: TrainJob, name: str, folder: Path, *, states: Path, logs: Path | No
 def _plain(model: BaseModel) -> dict[str, object]:
     plain: dict[str, object] = json.loads(model.model_dump_json())
     return plain
-
-
-def _start_input(job: TrainJob) -> dict[str, str]:
-    if job.start is None:
-        return {}
-    return {"start": json.loads((job.start / "_done.json").read_text())["digest"]}
 
 
 def steps_done(out: Location, names: Sequence[str]) -> int:

@@ -23,6 +23,7 @@ def batches(
     batch_size: int,
     seed: int | str,
     temperature: float = 1.0,
+    mixed: bool = False,
 ) -> Iterator[list[Group]]:
     """Batches of groups, epoch after epoch without end; equal arguments give equal batches.
 
@@ -33,6 +34,8 @@ def batches(
         batch_size: A batch is closed when it holds this many items.
         seed: Of the order.
         temperature: See `tempered`.
+        mixed: Draw each batch from all lengths, the longest groups first, for rows into which several groups are packed; otherwise a batch
+            holds groups of like length, which for want of other lengths are of like questions too.
 
     Raises:
         DataError: At the first batch: `mix` leaves nothing of these examples.
@@ -46,7 +49,7 @@ def batches(
                 f"train.mix={dict(mix)} leaves none of {len(examples)} examples, whose sources are: {_held(examples)}; "
                 "give one of these sources a larger weight"
             )
-        made = list(_batches(groups, examples, batch_size))
+        made = list(_batches(groups, examples, batch_size, mixed=mixed))
         chance.shuffle(made)
         yield from made
 
@@ -77,6 +80,7 @@ def staged(examples: Sequence[Example], config: TrainConfig, *, per_step: int) -
             batch_size=config.batch_size,
             seed=leg.seed,
             temperature=config.temperature,
+            mixed=config.rows == "packed",
         )
         for groups in islice(made, leg.steps * per_step):
             yield [[chosen[index] for index in group] for group in groups]
@@ -158,18 +162,25 @@ def _groups(examples: Sequence[Example], chosen: Sequence[int], size: int, chanc
     return groups
 
 
-def _batches(groups: Sequence[Group], examples: Sequence[Example], batch_size: int) -> Iterator[list[Group]]:
+def _batches(
+    groups: Sequence[Group], examples: Sequence[Example], batch_size: int, *, mixed: bool = False
+) -> Iterator[list[Group]]:
     """Close a batch at `batch_size` items; windows of 16 batches are sorted by text length, so that rows need little padding."""
     lengths = [sum(len(examples[i].prompt) + len(examples[i].target) for i in group) for group in groups]
     order: list[int] = []
-    window = max(1, 16 * batch_size * len(groups) // max(1, sum(map(len, groups))))
+    window = 1 if mixed else max(1, 16 * batch_size * len(groups) // max(1, sum(map(len, groups))))
     for start in range(0, len(groups), window):
         order += sorted(range(start, min(start + window, len(groups))), key=lambda index: lengths[index])
-    batch: list[Group] = []
+    batch: list[int] = []
     for index in order:
-        batch.append(groups[index])
-        if sum(map(len, batch)) >= batch_size:
-            yield batch
+        batch.append(index)
+        if sum(len(groups[one]) for one in batch) >= batch_size:
+            yield _closed(batch, groups, lengths, mixed=mixed)
             batch = []
     if batch:
-        yield batch
+        yield _closed(batch, groups, lengths, mixed=mixed)
+
+
+def _closed(batch: Sequence[int], groups: Sequence[Group], lengths: Sequence[int], *, mixed: bool) -> list[Group]:
+    """Groups of a batch; a mixed one begins with the longest, so that packing leaves little room."""
+    return [groups[one] for one in (sorted(batch, key=lambda one: -lengths[one]) if mixed else batch)]

@@ -12,11 +12,14 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from undertone.errors import DataError
 from undertone.lexicon import GENDER_WORDS
 from undertone.metadata import MetadataConfig, render
 from undertone.model import prompts
-from undertone.model.config import SpeechLLMConfig
+from undertone.model.config import Part, SpeechLLMConfig
+from undertone.model.speech_llm import SpeechLLM
 from undertone.records import EMOTIONS, Clip, Example, Label, QAPair, Segment
 from undertone.train.config import TrainConfig
 from undertone.train.trainer import Progress, train
@@ -27,6 +30,7 @@ IMAGINED = "imagined@1"
 ARM = "reading"
 _GAP_MS = 400
 _WINDOW_MS = 2_000
+_TOLD = 0.75
 _DRAWN = tuple(name for name in EMOTIONS if name not in {"other", "unknown"})
 
 
@@ -38,6 +42,7 @@ def pretrain(
     *,
     model: SpeechLLMConfig,
     frame_dim: int,
+    replies: Callable[[Clip], Sequence[QAPair]] | None = None,
     tokenizer_texts: Sequence[str] = (),
     progress: Callable[[Progress], None] | None = None,
 ) -> Path:
@@ -50,6 +55,7 @@ def pretrain(
         out_dir: Where the checkpoint goes.
         model: As for the systems; its decoder has no name.
         frame_dim: As for the systems.
+        replies: A generator of replies to a speaker, where systems learn to reply: the decoder learns it too, as the teacher that it then is.
         tokenizer_texts: Prompts and answers of all systems: the tokeniser that they share is trained here.
         progress: Called with every line of losses.jsonl.
 
@@ -58,20 +64,46 @@ def pretrain(
     """
     reading = config.reading
     examples = reading_examples(clips, write, count=reading.clips, seed=config.seed, metadata=model.metadata)
+    if replies is not None:
+        examples += reply_examples(clips, replies, count=reading.clips, seed=config.seed)
     changed = {"steps": reading.steps, "lr": reading.lr, "threads": reading.threads, "decoder_lr": 1.0, "mix": {}}
-    # An encoder that a system trains is inside, and stays so here, where nobody hears; LoRA comes beside a decoder that can read.
-    frozen = ("adapter",) if model.encoder_inside else ("encoder", "adapter")
-    tuned = model.model_copy(update={"frozen": frozen, "lora": None, "encoder_lora": None})
     return train(
         examples,
         {},
         config.model_copy(update=changed),
         out_dir,
-        model=tuned,
+        model=_bare(model),
         frame_dim=frame_dim,
         tokenizer_texts=tokenizer_texts,
         progress=progress,
     )
+
+
+def with_adapter(reading: Path, out_dir: Path, config: TrainConfig, *, model: SpeechLLMConfig, frame_dim: int) -> Path:
+    """The decoder of `pretrain` behind a new adapter (and whatever else a model has): what `align` and the systems start from.
+
+    Args:
+        reading: The checkpoint of `pretrain`.
+        out_dir: Where the checkpoint goes.
+        config: Its seed is that of the new weights.
+        model: As for the systems, with the decoder that learnt to read.
+        frame_dim: Width of the encoder's frames.
+    """
+    read = SpeechLLM.load(reading)
+    torch.manual_seed(config.seed)
+    made = SpeechLLM(_bare(model), read.tokenizer, frame_dim=frame_dim)
+    made.decoder.load_state_dict(read.decoder.state_dict())
+    made.save(out_dir)
+    return out_dir
+
+
+def _bare(model: SpeechLLMConfig) -> SpeechLLMConfig:
+    """What learns to read: the decoder alone.
+
+    An encoder that a system trains is inside, and stays so here, where nobody hears; LoRA comes beside a decoder that can read.
+    """
+    frozen: tuple[Part, ...] = ("adapter",) if model.encoder_inside else ("encoder", "adapter")
+    return model.model_copy(update={"frozen": frozen, "lora": None, "encoder_lora": None})
 
 
 def reading_examples(
@@ -118,8 +150,39 @@ def reading_examples(
     return made
 
 
-def imagine(clips: Sequence[Clip], *, count: int, seed: int) -> Iterator[Clip]:
-    """Clips of two to four train segments in random order, with random emotions and one or two random voices.
+def reply_examples(clips: Sequence[Clip], write: Callable[[Clip], Sequence[QAPair]], *, count: int, seed: int) -> list[Example]:
+    """Replies to imagined utterances; three of four readers are told the emotion, as a teacher is (`TrainConfig.objective`).
+
+    Args:
+        clips: As for `reading_examples`.
+        write: A generator of replies.
+        count: Imagined utterances.
+        seed: Of what is drawn.
+
+    Raises:
+        DataError: A clip is of split test, or no clip has a transcript.
+    """
+    made = []
+    for clip in imagine(clips, count=count, seed=seed, segments=(1, 1)):
+        told = random.Random(f"{seed}:{clip.id}:told").random() < _TOLD
+        speech = prompts.told(clip.transcript, clip.segments[0].category("emotion") if told else None)
+        made += [
+            Example(
+                arm=ARM,
+                pair_id=pair.id,
+                clip_id=clip.id,
+                source=pair.source,
+                kind=pair.kind,
+                prompt=prompts.build(pair.question, speech=speech),
+                target=pair.answer,
+            )
+            for pair in write(clip)
+        ]
+    return made
+
+
+def imagine(clips: Sequence[Clip], *, count: int, seed: int, segments: tuple[int, int] = (2, 4)) -> Iterator[Clip]:
+    """Clips of some train segments (the least, the most) in random order, with random emotions and one or two random voices.
 
     Raises:
         DataError: A clip is of split test, or no clip has a transcript.
@@ -127,15 +190,15 @@ def imagine(clips: Sequence[Clip], *, count: int, seed: int) -> Iterator[Clip]:
     foreign = next((clip for clip in clips if clip.split == "test"), None)
     if foreign is not None:
         raise DataError(f"clip {foreign.id} is of split test; a decoder learns to read from train transcripts only")
-    segments = [segment for clip in clips for segment in clip.segments if segment.transcript]
-    if not segments:
+    said = [segment for clip in clips for segment in clip.segments if segment.transcript]
+    if not said:
         raise DataError(f"none of {len(clips)} clips has a transcript to learn reading from; set train.reading.clips=0")
     chance = random.Random(seed)
     for number in range(count):
         genders = chance.sample(sorted(GENDER_WORDS), 2) if chance.random() < 0.5 else [chance.choice(sorted(GENDER_WORDS))] * 2
         laid: list[Segment] = []
         at_ms = 0
-        for segment in chance.sample(segments, min(len(segments), chance.randint(2, 4))):
+        for segment in chance.sample(said, min(len(said), chance.randint(*segments))):
             laid.append(_laid(segment, f"imagined-{seed}-{number}", at_ms, chance.choice(_DRAWN), chance.choice(genders)))
             at_ms = laid[-1].end_ms + _GAP_MS
         yield Clip(

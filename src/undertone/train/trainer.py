@@ -10,7 +10,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ import torch
 from transformers import TrainerCallback, TrainingArguments
 
 from undertone.errors import ConfigError, DataError, DependencyError, ModelError, ResumeMismatch
+from undertone.model import prompts
 from undertone.model.config import SpeechLLMConfig
 from undertone.model.examples import System
 from undertone.model.features import Features
-from undertone.model.prompts import AUDIO
 from undertone.model.speech_llm import SpeechLLM, read_checkpoint, tokenizer_for
 from undertone.model.tokenizer import TextTokenizer, train_tokenizer
 from undertone.records import Example, content_hash
@@ -52,13 +52,18 @@ _CHECKPOINTING = next(
 
 @dataclass(frozen=True)
 class Progress:
-    """One line of losses.jsonl: means since the line before, per source."""
+    """One line of losses.jsonl: means since the line before, per source, and per part of the loss where it has several."""
 
     step: int
     steps: int
     lr: float
     loss: float
     by_source: dict[str, float]
+    by_part: dict[str, float] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """As JSON."""
+        return json.dumps({key: value for key, value in self.__dict__.items() if key != "by_part" or value})
 
 
 def train(
@@ -111,8 +116,9 @@ def train(
     check_augment(config.augment, model, width=frame_dim)
     states = states if states is not None else out_dir / STATES
     with deterministic(config):
-        args = _arguments(config, states, unused=_unused(examples, config))
-        made = _start(examples, model, config, frame_dim, encoder_fingerprint, start, tokenizer_texts)
+        args = _arguments(config, states, unused=_unused(examples, config, model))
+        with _whole(args):
+            made = _start(examples, model, config, frame_dim, encoder_fingerprint, start, tokenizer_texts)
         if system is not None:
             made.config.system = system.model_dump(mode="json")
         kept, held = hold_out(examples, config.held_out, seed=config.seed)
@@ -122,7 +128,7 @@ def train(
             str(args.world_size),
             str(encoder_fingerprint),
             str(start and _digest(start)),
-            *(text for one in examples for text in (one.id, one.prompt, one.target)),
+            *(text for one in examples for text in one.content),
         )
         with args.main_process_first(desc="look for a state"):
             resumed = _last_state(states, plan)
@@ -256,15 +262,16 @@ class _Run:
                     shutil.copyfile(file, self.out_dir / LAST / file.name)
 
     def _told(self, step: int, rate: float, means: Means) -> None:
-        line = Progress(step, self.config.steps, rate, means.loss, means.by_source)
+        line = Progress(step, self.config.steps, rate, *means)
         with self.losses.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line.__dict__) + "\n")
+            log.write(line.line() + "\n")
         if self.progress is not None:
             self.progress(line)
 
     def _looked(self, step: int, means: Means) -> None:
         with self.looks.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"step": step, "loss": means.loss, "by_source": means.by_source}) + "\n")
+            parts = {"by_part": means.by_part} if means.by_part else {}
+            log.write(json.dumps({"step": step, "loss": means.loss, "by_source": means.by_source} | parts) + "\n")
 
 
 def _start(
@@ -337,6 +344,21 @@ def _arguments(config: TrainConfig, states: Path, *, unused: bool) -> TrainingAr
     return args
 
 
+@contextmanager
+def _whole(args: TrainingArguments) -> Iterator[None]:
+    """Make models whole on each process: transformers would share out each part of one as it is made (ZeRO 3), before it is read into."""
+    if args.deepspeed_plugin is None:
+        yield
+        return
+    from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(args.deepspeed_plugin.hf_ds_config)  # type: ignore[no-untyped-call]
+
+
 def _digest(start: Path) -> str:
     """Of the configuration, the tokeniser and the weights of a checkpoint."""
     digest = hashlib.sha256()
@@ -347,9 +369,9 @@ def _digest(start: Path) -> str:
     return digest.hexdigest()
 
 
-def _unused(examples: Sequence[Example], config: TrainConfig) -> bool:
+def _unused(examples: Sequence[Example], config: TrainConfig, model: SpeechLLMConfig) -> bool:
     """Whether a step may leave a part without gradient, which processes that share gradients must know beforehand."""
-    return bool(config.stages) or not all(one.prompt.startswith(AUDIO) for one in examples)
+    return bool(config.stages) or model.aux is not None or not all(prompts.heard(one) for one in examples)
 
 
 def _trackers(config: TrainConfig, logs: Path | None) -> list[TrainerCallback]:
@@ -387,7 +409,20 @@ def _last_state(states: Path, plan: str) -> Path | None:
         )
     states.mkdir(parents=True, exist_ok=True)
     file.write_text(plan, encoding="utf-8")
-    return whole[max(whole)] if whole else None
+    return _placed(whole[max(whole)]) if whole else None
+
+
+def _placed(state: Path) -> Path:
+    """A state that looks for the best one beside itself: the Trainer writes a whole path, and a run may have been moved since."""
+    file = state / "trainer_state.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    best = told["best_model_checkpoint"]
+    if best is not None and Path(best) != state.parent / Path(best).name:
+        told["best_model_checkpoint"] = str(state.parent / Path(best).name)
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        draft.replace(file)
+    return state
 
 
 def _is_memory(error: BaseException) -> bool:

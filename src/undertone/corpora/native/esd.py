@@ -1,8 +1,9 @@
 """ESD, the Emotional Speech Dataset: 350 parallel sentences by ten Mandarin and ten English speakers in five emotions (Zhou et al. 2021).
 
 Layout, as released (HLTSingapore/Emotional-Speech-Data; speakers' genders from its ReadMe.txt): 0011/Angry/train/0011_000351.wav with
-folders train, evaluation and test (a later release has none), and 0011/0011.txt with lines of file, text and emotion between tabs. The text
-files are in GB 2312, UTF-16, UTF-8 and Latin-1. The official partition holds the same speakers on all sides.
+folders train, evaluation and test (some copies have none), and 0011/0011.txt with lines of file, text and emotion between tabs. The text
+files are in GB 2312, UTF-16, UTF-8 and Latin-1. The official partition holds the same speakers on all sides; where its folders are missing,
+the number of the sentence says the same (`partition: numbered`): of the 350 of each emotion, 1 to 20 are evaluation, 21 to 50 test.
 
 Dropped: `no_partition` (partition: official where the release has no such folders), `other_language` (of a speaker outside `languages`).
 Without: `no_transcript`.
@@ -12,15 +13,19 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from undertone.corpora.native.base import NativeCorpus, Opened, Skip, Utterance, text_of, unknown_name
-from undertone.corpora.plan import Spoken
+from undertone.corpora.plan import SplitRule, Spoken
 from undertone.records import Split
 
 EMOTIONS = ("Angry", "Happy", "Neutral", "Sad", "Surprise")
 FEMALE = frozenset({"0001", "0002", "0003", "0007", "0009", "0015", "0016", "0017", "0018", "0019"})
 _PARTITION: dict[str, Split] = {"train": "train", "evaluation": "dev", "test": "test"}
+_SENTENCES, _EVALUATED, _TESTED = 350, 20, 30
+"""Of each speaker and emotion; numbers run on through the emotions (Angry begins at 351)."""
 _NAME = re.compile(r"(00(?:0[1-9]|1\d|20))_\d{6}")
 
 
@@ -28,9 +33,15 @@ class EsdCorpus(NativeCorpus):
     """Settings of ESD. Speakers are 0001 to 0010 (Mandarin) and 0011 to 0020 (English); `languages` chooses among them."""
 
     kind: Literal["esd"] = "esd"
-    partition: Literal["speaker", "official"] = "speaker"
+    partition: Literal["speaker", "official", "numbered"] = "speaker"
     languages: tuple[Literal["zh", "en"], ...] = ("zh", "en")
     licence: str | None = "ESD licence, research only"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.partition == "numbered" and self.hold_out != SplitRule():
+            raise ValueError("partition: numbered and hold_out both split the corpus; give one of them (partition: speaker)")
+        return self
 
     def _open(self) -> Opened:
         texts: dict[PurePosixPath, dict[str, str]] = {}
@@ -55,15 +66,18 @@ class EsdCorpus(NativeCorpus):
                 gender="female" if speaker in FEMALE else "male",
             )
             lacks = () if text else ("no_transcript",)
-            return Utterance(key=file.stem, spoken=spoken, split=self._official(file), language=language, without=lacks)
+            return Utterance(key=file.stem, spoken=spoken, split=self._side(file), language=language, without=lacks)
 
         return Opened(describe=describe)
 
-    def _official(self, file: PurePosixPath) -> Split | None:
+    def _side(self, file: PurePosixPath) -> Split | None:
         if self.partition == "speaker":
             return None
+        if self.partition == "numbered":
+            sentence = (int(file.stem[-6:]) - 1) % _SENTENCES
+            return "dev" if sentence < _EVALUATED else "test" if sentence < _EVALUATED + _TESTED else "train"
         if file.parent.name not in _PARTITION:
-            raise Skip("no_partition", f"{file.parent.name} is none of train, evaluation, test; set partition: speaker")
+            raise Skip("no_partition", f"{file.parent.name} is none of train, evaluation, test; set partition: numbered")
         return _PARTITION[file.parent.name]
 
     def _texts(self, home: PurePosixPath, speaker: str) -> dict[str, str]:

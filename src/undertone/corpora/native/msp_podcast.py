@@ -5,7 +5,7 @@ older releases) with columns FileName, EmoClass, EmoAct, EmoVal, EmoDom and most
 a row per rater, "WORKER...; Neutral; Neutral,Concerned; A:4.000000; V:4.000000; D:4.000000;"; Partitions.txt (or Partition.txt) with lines
 "Test1; FILE"; Transcripts/FILE.txt. Ratings are from 1 to 7 and become 0..1.
 
-The labels of Test3 are not published: its audio is dropped as `no_label`.
+The labels of Test3 are not published: its audio is dropped as `no_label`. Dropped too: `other_test_set` (of a set that is not in `test_sets`).
 Without: `no_transcript`, `no_speaker` (SpkrID is "Unknown"), `no_votes`, `off_scale` (a rating outside 1..7 is left out).
 """
 
@@ -50,10 +50,14 @@ LOWEST, HIGHEST = 1.0, 7.0
 
 
 class MspPodcastCorpus(NativeCorpus):
-    """Settings of MSP-Podcast. Speakers are the numbers of SpkrID; `votes: false` leaves the raters' single votes unread."""
+    """Settings of MSP-Podcast. Speakers are the numbers of SpkrID; `votes: false` leaves the raters' single votes unread.
+
+    `test_sets` are those of the official partition that are read; turns of others are dropped.
+    """
 
     kind: Literal["msp_podcast"] = "msp_podcast"
     partition: Literal["official", "speaker"] = "official"
+    test_sets: tuple[Literal["Test", "Test1", "Test2", "Test3"], ...] = ("Test", "Test1", "Test2", "Test3")
     votes: bool = True
     language: str | None = "en"
     licence: str | None = "MSP-Podcast licence (University of Texas at Dallas), not to be passed on"
@@ -106,6 +110,8 @@ class MspPodcastCorpus(NativeCorpus):
                 f"{self.path}: {name} is in set {word!r}, expected one of {', '.join(_SETS)} (column Split_Set, or {_PARTITIONS[0]}). "
                 "Set partition: speaker to split by speaker"
             )
+        if _SETS[word] == "test" and word not in self.test_sets:
+            raise Skip("other_test_set", f"of {word}; test_sets are {', '.join(self.test_sets)}", key=name)
         return _SETS[word]
 
     def _sets(self) -> dict[str, str]:

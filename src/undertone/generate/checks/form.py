@@ -32,6 +32,8 @@ _OPEN = frozenset({"OPEN", "REPLY"})
 def schema(pair: QAPair, clip: Clip, limits: Limits = Limits()) -> str | None:  # noqa: B008 - frozen
     """Question or answer has no words, more lines than one or is no question; the label does not fit the kind, or is none of its classes."""
     for name, text in (("question", pair.question), ("answer", pair.answer)):
+        if name == "question" and pair.kind == "REPLY" and not text:
+            continue  # the speech alone is replied to
         if not re.search(r"\w", text):
             return f"the {name} has no words"
         # A transcription, a reply and an essay may have paragraphs.

@@ -80,6 +80,7 @@ class CheckStage(Stage[QAPair, QAPair]):
     cache_dir: CacheDir | None = None
 
     _clips: dict[str, Clip] = PrivateAttr(default_factory=dict)
+    _holding: dict[str, Clip] | None = PrivateAttr(default=None)
     _predicted: dict[str, list[Segment]] = PrivateAttr(default_factory=dict)
     _seed: int = PrivateAttr(default=0)
 
@@ -143,7 +144,7 @@ class CheckStage(Stage[QAPair, QAPair]):
         ends: dict[int, Outcome[QAPair]] = {}
         flags: dict[int, list[str]] = {index: [] for index in range(len(rows))}
         for index, pair in enumerate(rows):
-            clip = self._clips.get(pair.clip_id)
+            clip = self._clips.get(pair.clip_id) or self._utterance(pair.clip_id)
             if clip is None:
                 ends[index] = Failed(
                     f"pair {pair.id} is about clip {pair.clip_id}, which the clips table does not have; give its own clips table"
@@ -164,6 +165,18 @@ class CheckStage(Stage[QAPair, QAPair]):
                 asked.add(same_question(pair))
             outcomes.append(ends.get(index) or self._kept(pair, flags[index]))
         return outcomes
+
+    def _utterance(self, clip_id: str) -> Clip | None:
+        """A segment of one of the clips, as a clip that is asked about from then on: the turn of a dialogue."""
+        if self._holding is None:
+            self._holding = {one.id: clip for clip in self._clips.values() for one in clip.segments}
+        whole = self._holding.get(clip_id)
+        if whole is None:
+            return None
+        segment = next(one for one in whole.segments if one.id == clip_id)
+        times = {"start_ms": segment.start_ms, "end_ms": segment.end_ms}
+        self._clips[clip_id] = whole.model_copy(update={"segments": (segment,), **times})
+        return self._clips[clip_id]
 
     def _kept(self, pair: QAPair, flags: Sequence[str]) -> Kept[QAPair]:
         passed = tuple(name for name in self.on if name not in flags)

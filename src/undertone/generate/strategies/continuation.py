@@ -14,18 +14,21 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from undertone.generate.askable import dominant_emotion, speaker_count
 from undertone.generate.evidence import escape
-from undertone.generate.protocol import Candidate, Request, prompt_lines
+from undertone.generate.protocol import Candidate, Request
+from undertone.generate.replies import in_english, write_reply
 from undertone.generate.strategies.base import OnEvidence, drawing, usable_reply
+from undertone.generate.strategies.replying import Replying
 from undertone.records import Clip
 
 PLAIN = "plain"
 """The evidence form that is the words alone: the emotion is told in the instruction, as in both papers."""
 
 
-class Continuation(OnEvidence):
+class Continuation(OnEvidence, Replying):
     """The LLM, told the emotion, replies to the speaker or speaks on; the training question hides the emotion (BLSP-Emo, RE-LLM).
 
-    Clips without one prevailing emotion are passed over, and those in which several people are known to speak.
+    Clips without one prevailing emotion are passed over, and those in which several people are known to speak. The grammar replies, in English
+    and to clips in English alone; it does not speak on.
 
     Attributes:
         mode: "reply" to the speaker as an empathetic listener, or "continue" in the speaker's place.
@@ -33,6 +36,7 @@ class Continuation(OnEvidence):
     """
 
     name: ClassVar[str] = "continuation"
+    offline: ClassVar[bool] = True
     templates: ClassVar[tuple[str, ...]] = ("continuation.jinja", "clip.jinja", "reply_questions.jinja", "continue_questions.jinja")
 
     own_forms: ClassVar[Mapping[str, str]] = MappingProxyType(
@@ -59,10 +63,10 @@ class Continuation(OnEvidence):
 
     def requests(self, clip: Clip, *, seed: int) -> list[Request]:
         """One request, with the question that the trained model will be asked drawn from the pool of the mode."""
-        emotion = dominant_emotion(clip)
-        if emotion is None or not clip.transcript.strip() or (speaker_count(clip) or 1) > 1:
+        emotion = _told(clip)
+        if emotion is None:
             return []
-        question = drawing(self, clip, seed).choice(prompt_lines(f"{self.mode}_questions.jinja"))
+        question = self.question(clip, seed, self.mode)
         prompt = self.rendered(clip, mode=self.mode, emotion=emotion, max_words=self.max_words)
         return [Request(prompt=prompt, about={"question": question, "emotion": emotion})]
 
@@ -72,5 +76,27 @@ class Continuation(OnEvidence):
         Raises:
             ValueError: It is empty, refuses, or speaks of itself as a machine.
         """
-        said, about = usable_reply(reply), request.about
-        return [Candidate(kind="REPLY", question=about["question"], answer=said, label_attribute="emotion", label=about["emotion"])]
+        return [_replied(request.about["question"], usable_reply(reply), request.about["emotion"])]
+
+    def written(self, clip: Clip, *, seed: int) -> list[Candidate]:
+        """The grammar's reply."""
+        emotion = _told(clip)
+        if emotion is None or not in_english(clip):
+            return []
+        said = write_reply(clip, self.told(clip, emotion, seed), drawing(self, clip, seed, "reply"), frames=self.frames)
+        return [_replied(self.question(clip, seed, self.mode), said.text, emotion)]
+
+    @property
+    def needs_llm(self) -> str | None:
+        """To speak on."""
+        return None if self.mode == "reply" else f"mode: {self.mode}"
+
+
+def _told(clip: Clip) -> str | None:
+    """The emotion that is told of a clip; None of one that is passed over."""
+    alone = (speaker_count(clip) or 1) == 1
+    return dominant_emotion(clip) if alone and clip.transcript.strip() else None
+
+
+def _replied(question: str, said: str, emotion: str) -> Candidate:
+    return Candidate(kind="REPLY", question=question, answer=said, label_attribute="emotion", label=emotion)

@@ -1,21 +1,25 @@
 """OSUM-EChat's dual think: the target thinks about the words, then about the voice, and then replies (`think`).
 
-In the form with labels the thought is composed from the clip's own transcript and labels, and the LLM adds the emotion of the reply and the
-reply; in the form with paragraphs the LLM writes the thought too.
+In the form with labels the thought is composed from the clip's own transcript and labels, and the LLM (or the grammar) adds the emotion of the
+reply and the reply; in the form with paragraphs the LLM writes the thought too.
 """
 
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from undertone.chat import read_json
 from undertone.generate.askable import dominant_emotion, only_gender, shares, speaker_count
-from undertone.generate.protocol import Candidate, Request, prompt_lines
+from undertone.generate.frames.replies import MOODS
+from undertone.generate.protocol import Candidate, Request
+from undertone.generate.replies import in_english, write_reply
 from undertone.generate.strategies import think
 from undertone.generate.strategies.base import EmotionClass, OnEvidence, drawing, usable_reply
+from undertone.generate.strategies.replying import Replying
 from undertone.lexicon import EMOTION_WORDS, labels_in
 from undertone.records import Clip
 
@@ -45,10 +49,11 @@ class WrittenThought(WrittenReply):
     answer: str = Field(min_length=1)
 
 
-class DualThinkStrategy(OnEvidence):
+class DualThinkStrategy(OnEvidence, Replying):
     """The target thinks about the words, then about the voice, then replies (OSUM-EChat); the question hides what the voice shows.
 
-    Clips whose voice has no label that can be thought about are passed over, and those in which several people are known to speak.
+    Clips whose voice has no label that can be thought about are passed over, and those in which several people are known to speak; by the
+    grammar also those without one prevailing emotion, and those that are known not to be in English.
 
     Attributes:
         form: Of the thought: "labels", "paragraphs", or "mixed", drawn for each clip.
@@ -57,6 +62,7 @@ class DualThinkStrategy(OnEvidence):
     """
 
     name: ClassVar[str] = "dual_think"
+    offline: ClassVar[bool] = True
     templates: ClassVar[tuple[str, ...]] = ("dual_think.jinja", "clip.jinja", "think_questions.jinja", "reply_questions.jinja")
     replies: ClassVar[tuple[type[BaseModel], ...]] = (WrittenReply, WrittenThought)
 
@@ -66,19 +72,31 @@ class DualThinkStrategy(OnEvidence):
     evidence_form: str = "seed"
     language: str | None = None
 
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> Self:
+        if self.instruction == "empty" and 0 < self.think_dropped < 1:
+            raise ValueError(
+                f"think_dropped={self.think_dropped} makes targets of two sorts, which the question tells apart; expected instruction: drawn, "
+                "or think_dropped 0 or 1"
+            )
+        return self
+
     def requests(self, clip: Clip, *, seed: int) -> list[Request]:
         """One request; what was drawn for the clip is in `about`."""
-        known = cues(clip)
-        if not known or not clip.transcript.strip() or (speaker_count(clip) or 1) > 1:
+        known, about = cues(clip), self._drawn(clip, seed)
+        if not known or not _one_speaks(clip):
             return []
+        paragraphs = about["form"] == "paragraphs"
+        prompt = self.rendered(clip, paragraphs=paragraphs, cues=known, emotions=list(EMOTION_WORDS))
+        return [Request(prompt=prompt, schema=WrittenThought if paragraphs else WrittenReply, about=about)]
+
+    def _drawn(self, clip: Clip, seed: int) -> dict[str, str]:
+        """The question, the form of the thought, and how much of it stands in the target."""
         form = drawing(self, clip, seed, "form").choice(("labels", "paragraphs")) if self.form == "mixed" else self.form
         dropped = drawing(self, clip, seed, "think").random() < self.think_dropped
         bare = drawing(self, clip, seed, "words").random() < self.words_dropped
-        pool = prompt_lines("reply_questions.jinja" if dropped else "think_questions.jinja")
-        question = drawing(self, clip, seed, "question").choice(pool)
-        prompt = self.rendered(clip, paragraphs=form == "paragraphs", cues=known, emotions=list(EMOTION_WORDS))
-        about = {"question": question, "form": form, "target": "reply" if dropped else "labels alone" if bare else "all"}
-        return [Request(prompt=prompt, schema=WrittenThought if form == "paragraphs" else WrittenReply, about=about)]
+        question = self.question(clip, seed, "reply" if dropped else "think", "question")
+        return {"question": question, "form": form, "target": "reply" if dropped else "labels alone" if bare else "all"}
 
     def read(self, clip: Clip, request: Request, reply: str) -> list[Candidate]:
         """The target, composed of the thought and the reply.
@@ -89,23 +107,45 @@ class DualThinkStrategy(OnEvidence):
         known, about = cues(clip), request.about
         written = read_json(reply, WrittenThought if about["form"] == "paragraphs" else WrittenReply)
         said = usable_reply(written.reply)
-        thought: think.Thought
         if isinstance(written, WrittenThought):
             _agrees(written.voice, known)
             thought = think.ParagraphThought(words=written.words, voice=written.voice, answer=written.answer)
-        else:
-            words = None if about["target"] == "labels alone" else clip.transcript
-            thought = think.LabelThought(words=words, **known, reply_emotion=written.reply_emotion)
-        emotion = known.get("emotion")
-        return [
-            Candidate(
-                kind="REPLY",
-                question=about["question"],
-                answer=think.compose(None if about["target"] == "reply" else thought, said),
-                label_attribute="emotion" if emotion else None,
-                label=emotion,
-            )
-        ]
+            return [_candidate(about, thought, said, known)]
+        return [_candidate(about, _of_labels(clip, about, known, written.reply_emotion), said, known)]
+
+    def written(self, clip: Clip, *, seed: int) -> list[Candidate]:
+        """The thought from the clip's transcript and labels, and the grammar's reply."""
+        known, about = cues(clip), self._drawn(clip, seed)
+        if "emotion" not in known or not _one_speaks(clip) or not in_english(clip):
+            return []
+        told = self.told(clip, known["emotion"], seed)
+        said = write_reply(clip, told, drawing(self, clip, seed, "reply"), frames=self.frames)
+        return [_candidate(about, _of_labels(clip, about, {**known, "emotion": told}, MOODS[told]), said.text, known)]
+
+    @property
+    def needs_llm(self) -> str | None:
+        """To write paragraphs."""
+        return None if self.form == "labels" else f"form: {self.form}"
+
+
+def _one_speaks(clip: Clip) -> bool:
+    return bool(clip.transcript.strip()) and (speaker_count(clip) or 1) == 1
+
+
+def _of_labels(clip: Clip, about: Mapping[str, str], known: Mapping[str, str], mood: str) -> think.LabelThought:
+    words = None if about["target"] == "labels alone" else clip.transcript
+    return think.LabelThought.model_validate({"words": words, **known, "reply_emotion": mood})
+
+
+def _candidate(about: Mapping[str, str], thought: think.Thought, said: str, known: Mapping[str, str]) -> Candidate:
+    emotion = known.get("emotion")
+    return Candidate(
+        kind="REPLY",
+        question=about["question"],
+        answer=think.compose(None if about["target"] == "reply" else thought, said),
+        label_attribute="emotion" if emotion else None,
+        label=emotion,
+    )
 
 
 def cues(clip: Clip) -> dict[str, str]:

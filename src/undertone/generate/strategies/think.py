@@ -9,13 +9,15 @@ is the form with labels. In the form with paragraphs the thought has three lines
 
 `parse(compose(thought, reply))` gives both again whatever they hold: inside the thought "&", "<" and ">" are written as in HTML and white
 space is one space, so that no transcript can forge a label or the end of the thought. The reply stands as it is. The parser also reads what
-a model makes of it: other letter case, spaces around values, "</think>" as the end, no thought at all.
+a model makes of it: other letter case, spaces around values, "</think>" as the end, no thought at all. `split` reads the rest too, so that
+an answer is judged by its reply even where its thought cannot be read.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
@@ -150,6 +152,37 @@ def parse(text: str) -> DualThink:
     if not rest:
         raise ValueError(f"a thought without an end ({END}): {whole[:80]!r}")
     return DualThink(thought=_thought(thought), reply=rest[0].strip())
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A thought that is none of either form: what is wrong with it, and what stood there."""
+
+    fault: str
+    text: str
+
+
+class Parts(NamedTuple):
+    """A model's answer, taken apart; no thought where it replies at once, no reply ("") where the thought has no end."""
+
+    thought: Thought | Unreadable | None
+    reply: str
+
+
+def split(answer: str) -> Parts:
+    """Take a model's answer apart, whatever it is: what it says to the speaker, and what it thought before it.
+
+    >>> split("<think>Emotion: <sad><think end>Oh no.").reply
+    'Oh no.'
+    >>> split("<think>Hm.</think>Oh no.").thought
+    Unreadable(fault="a thought is labels or three paragraphs; got 1 lines: 'Hm.'", text='Hm.')
+    """
+    try:
+        read = parse(answer)
+    except ValueError as error:
+        thought, *rest = _END.split(answer.strip()[len(BEGIN) :], maxsplit=1)
+        return Parts(Unreadable(str(error), thought), rest[0].strip() if rest else "")
+    return Parts(read.thought, read.reply)
 
 
 def _thought(text: str) -> Thought:

@@ -103,8 +103,9 @@ class NativeAudioLLM(nn.Module):
         place = str(name)
         lora = Path(place) if _holds_lora(place) else None
         if lora is not None:
-            card = json.loads((lora / ADAPTER_CONFIG).read_bytes())
-            place, revision = str(card["base_model_name_or_path"]), card.get("revision") or revision
+            with _loading(place):
+                card = json.loads((lora / ADAPTER_CONFIG).read_bytes())
+                place, revision = str(card["base_model_name_or_path"]), card.get("revision") or revision
         with _loading(place):
             family = family_of(_model_type(place, revision), place)
             family.check()
@@ -218,22 +219,24 @@ class NativeAudioLLM(nn.Module):
         """Greedy continuations of a prompt batch, end token and padding removed."""
         was_training = self.training
         self.eval()
-        ready = self.family.ready(self.network, self._placed(batch.inputs))
-        ends = self._ends()
-        import transformers
+        try:
+            ready = self.family.ready(self.network, self._placed(batch.inputs))
+            ends = self._ends()
+            import transformers
 
-        # The mixin's: Granite's own switches its LoRA off where it is given embeddings.
-        mixin: Any = transformers.GenerationMixin
-        made = mixin.generate(
-            self.network,
-            **ready,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            eos_token_id=ends,
-            pad_token_id=self.pad_id,
-        )
-        self.train(was_training)
+            # The mixin's: Granite's own switches its LoRA off where it is given embeddings.
+            mixin: Any = transformers.GenerationMixin
+            made = mixin.generate(
+                self.network,
+                **ready,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                eos_token_id=ends,
+                pad_token_id=self.pad_id,
+            )
+        finally:
+            self.train(was_training)
         skip = batch.inputs["input_ids"].shape[1] if "input_ids" in ready else 0
         return [_until(row, ends) for row in made[:, skip:].tolist()]
 

@@ -1,26 +1,17 @@
-"""Subjects: models under test that answer examples. Here: a checkpoint of ours."""
+"""A checkpoint of ours as a subject."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from undertone.model.features import Features
-from undertone.model.prompts import AUDIO
+from undertone.model.prompts import heard
 from undertone.model.speech_llm import SpeechLLM
 from undertone.records import Answer, Example
-
-
-class Subject(Protocol):
-    """A model under test. `answers` gives one answer per example, in any order; the subject's name is the example's arm."""
-
-    def answers(self, examples: Sequence[Example]) -> Iterator[Answer]:
-        """Answer examples."""
-        ...
 
 
 class CheckpointSubject:
@@ -58,7 +49,7 @@ class CheckpointSubject:
         ordered = sorted(examples, key=lambda one: (len(one.prompt), one.id))
         for start in range(0, len(ordered), self.batch_size):
             batch = ordered[start : start + self.batch_size]
-            frames = [self.features[one.clip_id] if one.prompt.startswith(AUDIO) else None for one in batch]
+            frames = [[self.features[clip] for clip in heard(one)] for one in batch]
             began = time.monotonic()
             replies = self._model.answer([one.prompt for one in batch], frames, max_new_tokens=self.max_new_tokens)
             seconds = (time.monotonic() - began) / len(batch)

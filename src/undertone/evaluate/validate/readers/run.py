@@ -1,0 +1,54 @@
+"""A run of Undertone: evaluate/verdicts with evaluate/answers and evaluate/benchmark beside it."""
+
+from __future__ import annotations
+
+from undertone import tables
+from undertone.errors import DataError
+from undertone.evaluate.validate.rows import Judged, JudgedTable
+from undertone.paths import Location
+from undertone.records import Answer, QAPair, Verdict
+
+NAME = "undertone"
+LIKE = "a run's folder with evaluate/verdicts"
+
+
+def mine(folder: Location) -> bool:
+    """Whether a folder is an evaluated run."""
+    return (folder / "evaluate" / "verdicts" / "_done.json").is_file()
+
+
+def read(folder: Location) -> JudgedTable:
+    """All verdicts of a run; the dataset is the question's kind.
+
+    Raises:
+        DataError: A verdict is about a question that is not in the benchmark.
+    """
+    evaluated = folder / "evaluate"
+    pairs = {pair.id: pair for pair in tables.open_table(evaluated / "benchmark", QAPair).rows()}
+    folders: list[Location] = [*(evaluated / "answers").glob("*")]
+    answers = {answer.id: answer.text for one in sorted(folders, key=str) for answer in tables.open_table(one, Answer).rows()}
+    rows = []
+    for verdict in tables.open_table(evaluated / "verdicts", Verdict).rows():
+        pair = pairs.get(verdict.pair_id)
+        if pair is None:
+            raise DataError(f"{folder}: verdict {verdict.id} is about a question that evaluate/benchmark does not hold")
+        rows.append(
+            Judged(
+                dataset=pair.kind,
+                item=verdict.pair_id,
+                recording=pair.recording_id,
+                system=verdict.subject,
+                judge=verdict.judge,
+                run=verdict.run,
+                question=pair.question,
+                reference=pair.answer,
+                answer=answers.get(f"{verdict.subject}:{verdict.pair_id}", ""),
+                score=verdict.score,
+                unscored=verdict.unscored,
+                attribute=pair.label_attribute,
+                label=pair.label,
+                mapped=verdict.mapped_label,
+                raw=verdict.raw,
+            )
+        )
+    return JudgedTable(source=str(folder), format=NAME, rows=rows)
