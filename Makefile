@@ -10,7 +10,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-all lint setup affect-small bench bench-affect clean
+.PHONY: help demo test test-all lint setup affect-small epitome-small bench bench-affect clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -45,6 +45,9 @@ test-all: setup lint  ## all tests, the slow ones too
 
 affect-small: setup  ## train the small labeller again (needs ../shared/data)
 	$(BIN)/python recipes/affect_small --data $(DATA) --out models/affect-small
+
+epitome-small: setup  ## train the empathy scorer again (needs ../shared/data)
+	$(BIN)/python recipes/epitome --data $(DATA) --out models/epitome-small
 
 bench: setup  ## measure; never gates
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[bench]'

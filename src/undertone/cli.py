@@ -211,6 +211,18 @@ def generate(
 
 
 @app.command()
+def benchmarks(name: Annotated[str | None, typer.Argument(help="Describe this one.")] = None) -> None:
+    """List the published benchmarks that a study can name, or describe one."""
+    from undertone.evaluate.benchmarks import BENCHMARKS, describe
+
+    if name is not None:
+        typer.echo(describe(name))
+        return
+    for one, made in BENCHMARKS.items():
+        typer.echo(f"{one:30} {(made.__doc__ or '').splitlines()[0]}")
+
+
+@app.command()
 def strategies() -> None:
     """List the strategies that a study's sources can name, and who writes them."""
     from undertone.generate.grammar import STRATEGY_KINDS
@@ -296,6 +308,44 @@ def sweep(
     where = _where(executor, ray_address, None)
     with _running(_study_of_run(run, set_, seed), run, workers=workers, execution=where, until=until, redo=redo) as made:
         recipe.sweep(made, tuple(system or ()), anew=anew)
+
+
+@app.command("validate-judge")
+def validate_judge(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Result files or folders of one suite, runs of ours, or a table of verdicts; all read as one."),
+    ],
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="auto, audiobench, au-harness, lmms-eval, voicebench, kimi, inspect, undertone or csv."),
+    ] = "auto",
+    attribute: Annotated[
+        str | None,
+        typer.Option("--attribute", help="What the references are classes of, such as emotion; by name and options if not given."),
+    ] = None,
+    points: Annotated[float, typer.Option("--points", min=0, help="csv: points of one grade, 20 for grades 0-5.")] = 1.0,
+    human_points: Annotated[float, typer.Option("--human-points", min=0, help="csv: points of one grade by people.")] = 1.0,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Also write validation.json, validation.txt and index.html here.")
+    ] = None,
+    resamples: Annotated[int, typer.Option("--resamples", min=1, help="Bootstrap resamples of recordings.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draws.")] = 0,
+) -> None:
+    """Is a judge to be relied on? Check its verdicts against classes, other judges, people and itself; asks no model.
+
+    Reads other suites' result files as well as our runs; see docs/validate-judge.md. Example: undertone validate-judge runs/demo
+    """
+    from undertone.evaluate.validate import Scale, plain_text, read_judged, validate
+
+    table = read_judged(paths, format=format_, scale=Scale(score=points, human=human_points))
+    found = validate(table, attribute=attribute, resamples=resamples, seed=seed)
+    typer.echo(plain_text(found), nl=False)
+    if out is not None:
+        from undertone.paths import location
+        from undertone.report.validation import write
+
+        typer.echo(f"-> {write(found, location(out))}")
 
 
 @app.command()

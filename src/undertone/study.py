@@ -23,8 +23,10 @@ from undertone.condense.occurrence import Occurrence
 from undertone.condense.quality import Quality
 from undertone.corpora.stage import Corpus
 from undertone.errors import ConfigError
+from undertone.evaluate.benchmarks import AnyBenchmark
 from undertone.evaluate.stage import AnyJudge, JudgeStage
 from undertone.evaluate.study_table import CONTROLS
+from undertone.evaluate.subjects import AnySubject, TrainedSubject, arms
 from undertone.evaluate.sweep import Sweep
 from undertone.generate.checks import CheckStage, RepeatStage
 from undertone.generate.stage import GenerateStage
@@ -130,15 +132,19 @@ class Evaluate(Section):
     `direct` asks about single utterances (like IEMOCAP's questions in the paper), `context` about clips with a context. Of the many utterances
     a share is drawn, so that contextual questions keep their weight in the overall score. `replies` asks for a reply to each utterance (or in
     spoken dialogues, strategy `dialogue`); None for no such questions. `sweep` says what `undertone sweep` asks.
+    `benchmark` names a published one (docs/benchmarks.md), asked in place of all these.
 
     `judge` makes the study table. Each of `judges` scores the same answers besides: one that scores questions has a table of its own, those of
     `kind: epitome` share the table of empathy, in which `baselines` gives systems a role ("text only") that others are compared with.
     `contrasts` is which systems are compared: the paper's ("named"), "all", or a list of pairs.
+
+    `subjects` are asked beside the systems: models that the study does not train, and controls of these and of systems.
     """
 
     direct: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("DE", "DG"), share=0.3)
     context: GenerateStage = GenerateStage(strategy="benchmark", splits=("test",), kinds=("C", "CE", "CG"))
     replies: GenerateStage | None = None
+    subjects: tuple[AnySubject, ...] = ()
     judge: JudgeStage = JudgeStage()
     judges: tuple[AnyJudge, ...] = ()
     baselines: dict[str, str] = Field(default_factory=dict)
@@ -146,6 +152,7 @@ class Evaluate(Section):
     resamples: int = Field(default=2000, ge=100)
     max_new_tokens: int = Field(default=40, ge=1)
     sweep: Sweep = Sweep()
+    benchmark: AnyBenchmark | None = None
 
     @field_validator("direct", "context", mode="before")
     @classmethod
@@ -226,6 +233,30 @@ class Study(Section):
                 raise ValueError(f"systems.{index} ({one.name}): {error}") from None
         return self
 
+    @model_validator(mode="after")
+    def _systems_can_learn(self) -> Self:
+        for one in self.systems:
+            if one.weights_of is not None:
+                continue
+            model, train = self.model_of(one), self.train_of(one)
+            begins = model.decoder.name is None and train.reading.clips > 0
+            if begins and train.align.steps and model.adapter.frames_each is None:
+                raise ValueError(
+                    f"systems: {one.name} has an adapter of kind {model.adapter.kind!r}, which has no embedding per stretch of time to align "
+                    "with words; set train.align.steps=0"
+                )
+            if one.hears == "speech":
+                continue
+            resting = next((number for number, leg in enumerate(train.legs(), start=1) if "decoder" in leg.frozen), None)
+            frozen = "decoder" in model.frozen and (model.lora is None or model.lora.where == "speech")
+            if frozen or resting is not None:
+                where = "model.frozen names" if frozen else f"stage {resting} of train.stages freezes"
+                raise ValueError(
+                    f"systems: {one.name} hears nothing, so that only its decoder can learn, but {where} the decoder; set model.lora (of all "
+                    "positions), let the decoder learn, or leave this system out"
+                )
+        return self
+
     def model_of(self, system: System) -> SpeechLLMConfig:
         """The model of one system: the study's, with what differs."""
         if not system.model:
@@ -243,12 +274,13 @@ class Study(Section):
     def _names_are_unique(self) -> Self:
         for what, names in (
             ("corpora", [one.title for one in self.corpora]),
-            ("systems", [slug(one.name) for one in self.systems]),
+            ("systems and evaluate.subjects", [slug(one.name) for one in (*self.systems, *arms(self.evaluate.subjects))]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{what}: the name {twice[0]!r} stands twice; give one of them another")
-        taken = sorted({slug(one.name) for one in self.systems} & {"start", "examples", "features", "majority-answer"})
+        asked = arms(self.evaluate.subjects)
+        taken = sorted({slug(one.name) for one in (*self.systems, *asked)} & {"start", "examples", "features", "majority-answer"})
         if taken:
             raise ValueError(f"systems: the name {taken[0]!r} is a folder of the run itself; give the system another")
         known = ", ".join(self.generate.sources)
@@ -262,6 +294,12 @@ class Study(Section):
             if missing:
                 raise ValueError(f"systems: {one.name} is trained on {', '.join(missing)}, but generate.sources has {known}")
         there = {one.name for one in self.systems}
+        for index, subject in enumerate(self.evaluate.subjects):
+            if isinstance(subject, TrainedSubject) and subject.system not in there:
+                raise ValueError(
+                    f"evaluate.subjects.{index} asks system {subject.system!r}; systems are {', '.join(sorted(there))}"
+                )
+        there |= {one.name for one in asked}
         compared = self.evaluate.contrasts if not isinstance(self.evaluate.contrasts, str) else ()
         named_there: dict[str, Iterable[str]] = {
             "baselines": self.evaluate.baselines.values(),

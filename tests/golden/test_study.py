@@ -168,7 +168,7 @@ def test_a_sweep_trained_anew_shows_its_labels_in_training_too(whole: Path, tmp_
     assert trained.keys() == usual.keys()
     assert any(trained[key].metadata != usual[key].metadata for key in trained)
     table = SweepTable.from_json((out / "sweep" / "sweep.json").read_text())
-    assert {one.subject for one in table.points if one.curve == "S32 anew"} == {"S30 none", "S32 anew oracle", "S32 anew predicted"}
+    assert {one.subject for one in table.points if one.curve == "S32 anew"} == {"S30 none", "S32 anew oracle", "S32 predicted"}
 
 
 def test_the_same_study_elsewhere_with_other_workers_gives_the_same_tables(whole: Path, tmp_path: Path) -> None:

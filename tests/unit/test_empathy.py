@@ -390,7 +390,7 @@ def test_round_trip_and_text(table: EmpathyTable) -> None:
     assert "ours" in text
     assert "1.545" in text
     assert "75.0 %" in text
-    assert "ours, EX: 1 of 12 replies have no level." in text
+    assert "Replies without a level, of 12 each: ours 1." in text
 
 
 def test_replies_to_one_recording_are_averaged_for_the_tests() -> None:

@@ -342,6 +342,14 @@ def test_answers_and_transcripts_are_data_and_never_markup(inputs: ReportInputs)
     assert len(Page(text).of("script")) == 1
 
 
+def test_other_pages_of_the_run_are_linked_where_they_are(inputs: ReportInputs, page: str) -> None:
+    links = {"pairs_page": "pairs.html", "sweep_page": "../sweep/index.html"}
+    linked = render(inputs.model_copy(update=links))
+    for link in links.values():
+        assert f'<a href="{link}">' in linked
+        assert link not in page
+
+
 def test_only_the_shipped_script_may_run(page: str) -> None:
     from hashlib import sha256
 

@@ -20,12 +20,30 @@ def load(content: dict[str, object]) -> Study:
 
 def test_every_shipped_study_loads_and_survives_its_own_yaml() -> None:
     names = shipped_studies()
-    assert names == ["acted", "demo"]
+    assert names == ["acted", "adapters", "demo", "re-llm"]
     for name in names:
         study = load_study(name)
         assert load(yaml.safe_load(yaml.safe_dump(study.model_dump(mode="json")))) == study
         assert load(yaml.safe_load(shipped_text(name))) == study
-        assert [system.name for system in study.systems][:5] == ["S10", "S20", "S30", "S31", "S32"]
+    for name in ("acted", "demo"):
+        assert [system.name for system in load_study(name).systems][:5] == ["S10", "S20", "S30", "S31", "S32"]
+
+
+def test_what_differs_for_one_system_is_laid_over_the_study() -> None:
+    study = load_study("adapters")
+    mlp, conv, *_, bare, queries = study.systems
+    assert study.model_of(mlp) == study.model
+    assert study.model_of(conv).adapter.kind == "conv"
+    assert study.model_of(conv).encoder == study.model.encoder
+    assert study.train_of(bare).align.steps == 0
+    assert study.train_of(bare).align.lr == study.train.align.lr
+    assert study.train_of(mlp).seed == study.seed
+    assert "model" not in mlp.model_dump()  # what does not differ is not written, so that finished runs stay valid
+    with pytest.raises(ConfigError, match=r"systems\.1 \(conv\).*adapter.*did you mean 'layers'"):
+        load_study("adapters", ["systems.1.model.adapter.layer=2"])
+    with pytest.raises(ConfigError, match=r"weights_of='mlp' means no training"):
+        load_study("adapters", ["systems.1.weights_of=mlp"])
+    assert queries.train == {"align": {"steps": 0}}
 
 
 def test_all_problems_at_once_with_suggestions() -> None:

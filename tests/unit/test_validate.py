@@ -529,6 +529,7 @@ def test_a_run_of_ours_is_read_with_its_answers(tmp_path: Path) -> None:
     stored("verdicts", verdicts, Verdict)
     table = read_judged([str(tmp_path)])
     assert (table.format, len(table.rows)) == ("undertone", 4)
+    assert any("The reference judge scores labelled questions by the very classes" in note for note in table.notes)
     assert {(row.answer, row.dataset, row.recording[0]) for row in table.rows} == {("She is sad.", "DE", "r")}
     (one,) = validate(table, resamples=50).calibration
     assert (one.n, one.bins[0].correct.mean) == (3, 1)

@@ -12,6 +12,7 @@ from undertone import tables
 from undertone.chat import Account
 from undertone.errors import ServiceError
 from undertone.evaluate import judging
+from undertone.evaluate.benchmarks.class_judge import ClassJudge
 from undertone.evaluate.empathy import EmpathyJudge
 from undertone.evaluate.judges import Item, LLMJudge, ReferenceJudge
 from undertone.evaluate.manner import MannerJudge
@@ -24,7 +25,7 @@ OTHER_KIND = "other_kind"
 """Why an answer is dropped whose question is of a kind that the judge does not score (`Judge.kinds`)."""
 
 
-AnyJudge = Annotated[ReferenceJudge | LLMJudge | EmpathyJudge | MannerJudge, Field(discriminator="kind")]
+AnyJudge = Annotated[ReferenceJudge | LLMJudge | EmpathyJudge | MannerJudge | ClassJudge, Field(discriminator="kind")]
 """A judge as a study names it."""
 
 

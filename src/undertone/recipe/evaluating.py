@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from undertone import audio, tables
 from undertone.errors import DataError
@@ -17,6 +18,16 @@ from undertone.evaluate.majority import SUBJECT as MAJORITY
 from undertone.evaluate.majority import majority_answers
 from undertone.evaluate.stage import JudgeStage
 from undertone.evaluate.study_table import StudyTable
+from undertone.evaluate.subjects import (
+    AnySubject,
+    AskStage,
+    EndpointSubject,
+    NativeSubject,
+    TrainedSubject,
+    arms,
+    clips_of,
+    examples_of,
+)
 from undertone.execute import write_rows
 from undertone.execute.artefact import artefact_digest
 from undertone.generate.stage import MergeStage
@@ -25,6 +36,7 @@ from undertone.metadata import MetadataConfig
 from undertone.model.examples import System, build_examples, slug
 from undertone.model.shown import human_segments
 from undertone.paths import Location, local_folder
+from undertone.recipe.benchmarks import NATIVE, predicted_of, read_benchmark, write_figures
 from undertone.recipe.condensing import check_heard, clip_tables
 from undertone.recipe.generating import CHAT, asks_ahead, benchmark_stages, checks_of, pair_tables, write_pairs
 from undertone.recipe.runs import RUN_FILE, Run, need, recorded_study
@@ -38,6 +50,30 @@ def evaluate(run: Run) -> None:
     """Ask every system and control the benchmark's questions, judge the answers, make the study table."""
     need("torch", "transformers", extra="train", what="answering with trained systems")
     check_heard(run)
+    if (named := run.study.evaluate.benchmark) is not None:
+        read_benchmark(run, named)
+    else:
+        _ask_test_clips(run)
+    pairs = list(run.table("evaluate/benchmark", QAPair).rows())
+    if not pairs:
+        raise DataError(
+            "the benchmark is empty: no recording of split test with human labels gave a question. Hold out speakers in the corpus' "
+            "settings (hold_out: {test_speakers: [...]}) and give emotions in its manifest"
+        )
+    subjects = arms(run.study.evaluate.subjects)
+    known = given(run, pairs, human=any(one.oracle for one in (*run.study.systems, *subjects)))
+    answered = [ask_system(run, system, known) for system in run.study.systems]
+    answered += [_ask_subject(run, one, known) for one in subjects]
+    answered.append(_ask_majority(run, pairs))
+    for table, judge in judge_stages(run).items():
+        judge_answers(run, judge, answered, table)
+    _write_tables(run, pairs)
+    if named is not None:
+        write_figures(run, named, pairs, answered)
+
+
+def _ask_test_clips(run: Run) -> None:
+    """Ask about the study's own test clips."""
     parts = benchmark_stages(run)
     for name, (stage, about) in parts.items():
         write_pairs(run, stage, about, f"evaluate/benchmark/{name}/asked")
@@ -48,23 +84,12 @@ def evaluate(run: Run) -> None:
             sides={"clips": about, "predicted": "label"},
         )
     run.stage(MergeStage(), [f"evaluate/benchmark/{name}" for name in parts], "evaluate/benchmark")
-    pairs = list(run.table("evaluate/benchmark", QAPair).rows())
-    if not pairs:
-        raise DataError(
-            "the benchmark is empty: no recording of split test with human labels gave a question. Hold out speakers in the corpus' "
-            "settings (hold_out: {test_speakers: [...]}) and give emotions in its manifest"
-        )
-    known = given(run, pairs, human=any(system.oracle for system in run.study.systems))
-    answered = [ask_system(run, system, known) for system in run.study.systems]
-    answered.append(_ask_majority(run, pairs))
-    for table, judge in judge_stages(run).items():
-        judge_answers(run, judge, answered, table)
-    _write_tables(run, pairs)
 
 
 def judge_answers(run: Run, stage: JudgeStage, answered: Sequence[str], out: str) -> None:
     """Judge tables of answers into a table of verdicts; a judge that is an LLM is asked ahead."""
-    sides = {"pairs": "evaluate/benchmark", "clips": "references/utterances"}
+    clips = "references/utterances" if run.study.evaluate.benchmark is None else f"{NATIVE}/clips"
+    sides = {"pairs": "evaluate/benchmark", "clips": clips}
     sides = {name: sides[name] for name in stage.sides}
     if asks_ahead(run, out):
         account = stage.ask_ahead(
@@ -79,7 +104,7 @@ def judge_answers(run: Run, stage: JudgeStage, answered: Sequence[str], out: str
 
 def _write_tables(run: Run, pairs: Sequence[QAPair]) -> None:
     """The study table of each judge of questions, the table of empathy, the judges' cards, the systems' cards."""
-    subjects = [*(one.name for one in run.study.systems), MAJORITY]
+    subjects = [*(one.name for one in (*run.study.systems, *arms(run.study.evaluate.subjects))), MAJORITY]
     stages, asked = judge_stages(run), run.study.evaluate
     for number, (name, stage) in enumerate(stages.items(), start=1):
         if isinstance(stage.judge, EmpathyJudge):
@@ -108,16 +133,28 @@ def _write_tables(run: Run, pairs: Sequence[QAPair]) -> None:
 
 @dataclass(frozen=True)
 class Given:
-    """What systems are asked, and what may be shown to them: predicted labels, and to an oracle human ones, by recording."""
+    """What systems are asked, and what may be shown to them: predicted labels, and to an oracle human ones, by recording.
+
+    `below` is where the frames of the clips are: "" for the run's own.
+    """
 
     pairs: Sequence[QAPair]
     clips: Mapping[str, Clip]
     predicted: Mapping[str, Sequence[Segment]]
     human: Mapping[str, Sequence[Segment]] | None
+    below: str = ""
 
 
 def given(run: Run, pairs: Sequence[QAPair], *, human: bool) -> Given:
     """What a run knows about the clips of some pairs; what people said of them only where `human` is true."""
+    if run.study.evaluate.benchmark is not None:
+        return Given(
+            pairs=pairs,
+            clips={clip.id: clip for clip in run.table(f"{NATIVE}/clips", Clip).rows()},
+            predicted=predicted_of(run),
+            human=human_segments(run.table(f"{NATIVE}/corpus", Recording).rows()) if human else None,
+            below=f"{NATIVE}/",
+        )
     return Given(
         pairs=pairs,
         clips=all_clips(run),
@@ -154,9 +191,7 @@ def _write_cards(run: Run, table: StudyTable) -> None:
 
 def ask_system(run: Run, system: System, given: Given, *, trained: str = "train", into: str = "evaluate") -> str:
     """Write a system's examples and let its checkpoint (a folder in `trained`) answer them; the name of the answers' table."""
-    from undertone.evaluate.answer import AnswerStage  # torch
-
-    checkpoint, digest = checkpoint_of(run, system, trained)
+    checkpoint, _ = checkpoint_of(run, system, trained)
     shown = build_examples(
         given.pairs,
         given.clips,
@@ -167,12 +202,25 @@ def ask_system(run: Run, system: System, given: Given, *, trained: str = "train"
         human=given.human,
         seed=run.study.seed,
     )
-    examples, answers = f"{into}/examples/{slug(system.name)}", f"{into}/answers/{slug(system.name)}"
+    examples = _write_examples(run, system.name, shown, {"system": system.model_dump(mode="json")}, into=into)
+    return _answered_by(run, system, examples, trained=trained)
+
+
+def _write_examples(run: Run, name: str, shown: Sequence[Example], config: dict[str, Any], *, into: str = "evaluate") -> str:
+    examples = f"{into}/examples/{slug(name)}"
     inputs = {"rows": content_hash(*(text for one in shown for text in (one.id, one.prompt, one.target)))}
-    made = run.fingerprint("examples", {"system": system.model_dump(mode="json")}, inputs)
+    made = run.fingerprint("examples", config, inputs)
     write_rows(run.path(examples), shown, record=Example, fingerprint=made, parts=4, smallest=64, redo=run.again(examples))
+    return examples
+
+
+def _answered_by(run: Run, system: System, examples: str, *, trained: str = "train") -> str:
+    """Let a system's checkpoint answer a table of examples; the name of the answers' table."""
+    from undertone.evaluate.answer import AnswerStage  # torch
+
+    checkpoint, digest = checkpoint_of(run, system, trained)
     model = run.study.model_of(next((one for one in run.study.systems if one.name == system.checkpoint), system))
-    frames = Frames(run.path(features_of(run, model)), max_audio_s=model.max_audio_s)
+    frames = Frames(run.path(f"{given.below}{features_of(run, model)}"), max_audio_s=model.max_audio_s)
     stage = AnswerStage(
         checkpoint=checkpoint,
         checkpoint_digest=digest,
@@ -181,7 +229,48 @@ def ask_system(run: Run, system: System, given: Given, *, trained: str = "train"
         max_audio_s=model.max_audio_s,
         max_new_tokens=run.study.evaluate.max_new_tokens,
     )
+    answers = examples.replace("/examples/", "/answers/")
     run.stage(stage, [examples], answers)
+    return answers
+
+
+def _ask_subject(run: Run, subject: AnySubject, given: Given) -> str:
+    """Write a subject's examples and ask it; the name of the answers' table."""
+    systems = {one.name: one for one in run.study.systems}
+    trained = systems[subject.system] if isinstance(subject, TrainedSubject) else None
+    shown = examples_of(
+        subject,
+        given.pairs,
+        given.clips,
+        given.predicted,
+        metadata=trained_format(checkpoint_of(run, trained)[0]) if trained else run.study.model.metadata,
+        human=given.human,
+        seed=run.study.seed,
+    )
+    # The inputs of examples name no clips, and one control hears others.
+    heard = content_hash(*(clip for one in shown for clip in (one.clip_id, *one.earlier)))
+    examples = _write_examples(run, subject.name, shown, {"heard": heard})
+    if isinstance(subject, TrainedSubject):
+        return _answered_by(run, systems[subject.system], examples)
+    return _asked(run, subject, examples, given)
+
+
+def _asked(run: Run, subject: NativeSubject | EndpointSubject, examples: str, given: Given) -> str:
+    clips, about = "evaluate/clips", clips_of(given.pairs, given.clips)
+    made = run.fingerprint("clips", {}, {"rows": content_hash(*(one.id for one in about))})
+    write_rows(run.path(clips), about, record=Clip, fingerprint=made, redo=run.again(clips))
+    stage, answers = AskStage(subject=subject, cache_dir=run.path(CHAT)), examples.replace("/examples/", "/answers/")
+    if asks_ahead(run, answers):
+        told, total = run.progress, len(run.table(examples, Example))
+        account = stage.ask_ahead(
+            run.path(examples),
+            clips=run.path(clips),
+            limit=run.row_limit,
+            told=(lambda done: told(f"{answers}: replies", done, total, done)) if told else (lambda done: None),
+        )
+        if account is not None and isinstance(subject, EndpointSubject):
+            run.say(account.line(answers, subject.prices))
+    run.stage(stage, [examples], answers, sides={"clips": clips})
     return answers
 
 
@@ -207,7 +296,10 @@ def judge_stages(run: Run) -> dict[str, JudgeStage]:
 
 def judge_stage(run: Run) -> JudgeStage:
     """The judge of the study table."""
-    return _remembering(run, run.study.evaluate.judge)
+    stage = run.study.evaluate.judge
+    if (named := run.study.evaluate.benchmark) is not None:
+        stage = stage.model_copy(update={"judge": named.judge(stage.judge)})
+    return _remembering(run, stage)
 
 
 def _remembering(run: Run, stage: JudgeStage) -> JudgeStage:

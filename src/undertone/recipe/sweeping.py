@@ -29,7 +29,8 @@ def sweep(run: Run, only: Sequence[str] = (), *, anew: bool = False) -> Location
         The page with the plot; the table lies beside it.
     """
     need("torch", "transformers", "tokenizers", "safetensors", extra="train", what="answering with trained systems")
-    from undertone.report.sweep import write_page  # matplotlib
+    from undertone.report.gather import gather  # matplotlib
+    from undertone.report.sweep import write_page
 
     plan = run.study.evaluate.sweep
     plan = plan.model_copy(update={"systems": tuple(only)}) if only else plan
@@ -70,6 +71,8 @@ def sweep(run: Run, only: Sequence[str] = (), *, anew: bool = False) -> Location
     run.say(table.plain_text())
     page = write_page(table, run.path(SWEEP), name=run.study.name)
     run.say(f"sweep: {page}")
+    if run.path("report/index.html").is_file():
+        gather(run.out, run.study)  # the report links the sweep
     return page
 
 

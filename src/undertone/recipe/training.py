@@ -33,7 +33,7 @@ def train(run: Run, only: Sequence[str] = ()) -> None:
     names = _trained(run, only)
     encodings = {features_of(run, model): model for model in map(run.study.model_of, run.study.systems)}
     for table, model in encodings.items():
-        run.stage(_encoding(model), clip_tables(run.study), table)
+        run.stage(encoding(model), clip_tables(run.study), table)
     if run.execution.shards is not None:
         raise Stopped(
             "features are there; training is not shared by parts: run the same command without --shards (--system NAME for one job per system)"
@@ -86,11 +86,12 @@ def train_job(run: Run, names: Sequence[str], *, systems: tuple[System, ...] = (
 
 def features_of(run: Run, model: SpeechLLMConfig) -> str:
     """The table of clips as a model's encoder hears them; that of the study's model has no suffix."""
-    own, usual = (content_hash(_encoding(one).model_dump_json()) for one in (model, run.study.model))
+    own, usual = (content_hash(encoding(one).model_dump_json()) for one in (model, run.study.model))
     return FEATURES if own == usual else f"{FEATURES}-{own[:8]}"
 
 
-def _encoding(model: SpeechLLMConfig) -> EncodeStage:
+def encoding(model: SpeechLLMConfig) -> EncodeStage:
+    """The stage that encodes clips for a model."""
     return EncodeStage(encoder=model.encoder, max_audio_s=model.max_audio_s, inputs=model.encoder_inside, nuance=model.nuance)
 
 

@@ -93,7 +93,9 @@ class TrainedSubject(Asked):
     @model_validator(mode="after")
     def _says_what_differs(self) -> Self:
         if self.instruction or self.metadata is not None:
-            raise ValueError(f"{self.name}: a checkpoint reads the prompts that it was trained with; leave out instruction and metadata")
+            raise ValueError(
+                f"{self.name}: a checkpoint reads the prompts that it was trained with; leave out instruction and metadata"
+            )
         if not self.controls and self.name == self.system:
             raise ValueError(f"{self.name}: is what the system itself is asked; give controls, or another name and what differs")
         return self

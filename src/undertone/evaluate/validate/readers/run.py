@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from undertone import tables
 from undertone.errors import DataError
+from undertone.evaluate.judges import ReferenceJudge
 from undertone.evaluate.validate.rows import Judged, JudgedTable
 from undertone.paths import Location
 from undertone.records import Answer, QAPair, Verdict
 
 NAME = "undertone"
 LIKE = "a run's folder with evaluate/verdicts"
+
+_CIRCULAR = (
+    "The reference judge scores labelled questions by the very classes that it is checked against here: that it agrees with them is no "
+    "finding. Judge the answers with an LLM (evaluate.judge.judge.kind=llm) to check that one."
+)
 
 
 def mine(folder: Location) -> bool:
@@ -51,4 +57,5 @@ def read(folder: Location) -> JudgedTable:
                 raw=verdict.raw,
             )
         )
-    return JudgedTable(source=str(folder), format=NAME, rows=rows)
+    circular = any(row.judge == ReferenceJudge().name for row in rows)
+    return JudgedTable(source=str(folder), format=NAME, rows=rows, notes=[_CIRCULAR] if circular else [])
