@@ -43,7 +43,10 @@ NAN = float("nan")
 
 
 class Toy:
-    """Clips of one emotion, with arousal in two windows and valence, each with a reply and a transcription; every fourth says nothing."""
+    """Clips of one emotion, with arousal in two windows, valence, half of them with dominance; every fourth says and shows nothing.
+
+    Each has a reply and a transcription.
+    """
 
     def __init__(self, count: int = 12) -> None:
         draw = np.random.default_rng(0)
@@ -53,11 +56,8 @@ class Toy:
         self.pairs: list[QAPair] = []
         for number in range(count):
             emotion, silent = EMOTIONS[number % 3], number % 4 == 3
-            spans = (
-                []
-                if silent
-                else [("arousal", 0.2, 0, 1_500), ("arousal", 0.6, 1_500, 2_000), ("valence", number / count, 0, 2_000)]
-            )
+            spans = [("arousal", 0.2, 0, 1_500), ("arousal", 0.6, 1_500, 2_000), ("valence", number / count, 0, 2_000)]
+            spans = [] if silent else spans + [("dominance", 0.4 + 0.01 * number, 0, 2_000)] * (number % 2 == 0)
             labels = [Label(attribute=name, number=value, start_ms=a, end_ms=b, labeller="toy@1") for name, value, a, b in spans]
             if not silent:
                 labels.append(Label(attribute="emotion", category=emotion, start_ms=0, end_ms=2_000, labeller="toy@1"))
@@ -533,6 +533,31 @@ def test_a_plain_training_says_nothing_of_parts(tmp_path: Path) -> None:
     fit(tmp_path, config(), model=MODEL)
     assert all("by_part" not in one for one in lines(tmp_path))
     assert "lessened" not in (tmp_path / CARD_FILE).read_text()
+
+
+def test_a_system_that_nothing_tells_what_it_is_to_learn_is_refused(tmp_path: Path) -> None:
+    toy = Toy(4)
+    learnt = toy.examples()
+    unrated = [one.model_copy(update={"dimensions": {"arousal": 0.5, "valence": 0.5}}) for one in learnt]
+    deaf = [one.model_copy(update={"dimensions": {"arousal": 0.5}, "category": "neutral"}) for one in learnt]
+    bare = [one.model_copy(update={"teacher": None}) for one in learnt]
+
+    def go(examples: list[Example], objective: dict[str, Any], system: System | None = REPLIES) -> None:
+        settings = config(steps=1, objective=objective)
+        train(examples, toy.frames, settings, tmp_path, model=HEADED, frame_dim=DIM, system=system)
+
+    with pytest.raises(
+        DataError, match=r"none of 8 examples has an emotion of model\.aux\.classes \(sad, happy, angry\): label emotion"
+    ):
+        go(deaf, {})
+    with pytest.raises(DataError, match=r"none of 8 examples has dominance for model\.aux\.dimensions: add a labeller"):
+        go(unrated, {})
+    with pytest.raises(
+        DataError, match=r"loss=kl: none of 8 examples has a teacher's text that tells emotion; it stands with replies"
+    ):
+        go(bare, {"loss": "kl", "dimensions": 0})
+    go(bare, {"dimensions": 0})  # by their tokens
+    go(deaf, {}, system=None)
 
 
 BLSP_EMO = (

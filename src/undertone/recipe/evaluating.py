@@ -203,7 +203,7 @@ def ask_system(run: Run, system: System, given: Given, *, trained: str = "train"
         seed=run.study.seed,
     )
     examples = _write_examples(run, system.name, shown, {"system": system.model_dump(mode="json")}, into=into)
-    return _answered_by(run, system, examples, trained=trained)
+    return _answered_by(run, system, examples, below=given.below, trained=trained)
 
 
 def _write_examples(run: Run, name: str, shown: Sequence[Example], config: dict[str, Any], *, into: str = "evaluate") -> str:
@@ -214,13 +214,13 @@ def _write_examples(run: Run, name: str, shown: Sequence[Example], config: dict[
     return examples
 
 
-def _answered_by(run: Run, system: System, examples: str, *, trained: str = "train") -> str:
+def _answered_by(run: Run, system: System, examples: str, *, below: str, trained: str = "train") -> str:
     """Let a system's checkpoint answer a table of examples; the name of the answers' table."""
     from undertone.evaluate.answer import AnswerStage  # torch
 
     checkpoint, digest = checkpoint_of(run, system, trained)
     model = run.study.model_of(next((one for one in run.study.systems if one.name == system.checkpoint), system))
-    frames = Frames(run.path(f"{given.below}{features_of(run, model)}"), max_audio_s=model.max_audio_s)
+    frames = Frames(run.path(f"{below}{features_of(run, model)}"), max_audio_s=model.max_audio_s)
     stage = AnswerStage(
         checkpoint=checkpoint,
         checkpoint_digest=digest,
@@ -251,7 +251,7 @@ def _ask_subject(run: Run, subject: AnySubject, given: Given) -> str:
     heard = content_hash(*(clip for one in shown for clip in (one.clip_id, *one.earlier)))
     examples = _write_examples(run, subject.name, shown, {"heard": heard})
     if isinstance(subject, TrainedSubject):
-        return _answered_by(run, systems[subject.system], examples)
+        return _answered_by(run, systems[subject.system], examples, below=given.below)
     return _asked(run, subject, examples, given)
 
 

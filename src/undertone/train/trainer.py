@@ -105,7 +105,8 @@ def train(
         `out_dir`.
 
     Raises:
-        DataError: There is nothing to train on, or a row cannot be trained on; the message names the pair.
+        DataError: There is nothing to train on, a head or a teacher has nothing to teach, or a row cannot be trained on; the message names
+            the pair.
         ConfigError: A setting does not fit the machine or the model.
         ModelError: The loss is not a number, memory does not suffice, or `start` does not fit.
         ResumeMismatch: `states` are of another training.
@@ -113,6 +114,8 @@ def train(
     if not examples:
         name = system.name if system else "this system"
         raise DataError(f"no training example for {name}: its sources gave no pair; look at generate/ and at the system's data")
+    if system is not None:  # what comes before any system, reading, learns by the answers' tokens
+        _check_targets(examples, config, model)
     check_augment(config.augment, model, width=frame_dim)
     states = states if states is not None else out_dir / STATES
     with deterministic(config):
@@ -367,6 +370,31 @@ def _digest(start: Path) -> str:
         with file.open("rb") as content:
             digest.update(f"{file.name}:{hashlib.file_digest(content, 'sha256').hexdigest()};".encode())
     return digest.hexdigest()
+
+
+def _check_targets(examples: Sequence[Example], config: TrainConfig, model: SpeechLLMConfig) -> None:
+    """Refuse to train a system on what none of its examples tells: it would end without a word, and nothing learnt."""
+    objectives = [leg.objective.of(model) for leg in config.legs()]
+    classes = model.aux.classes if model.aux is not None else ()
+    names = model.aux.dimensions if model.aux is not None else ()
+    known = {name for one in examples for name in one.dimensions or ()}
+    if any(one.category for one in objectives) and not any(one.category in classes for one in examples):
+        raise DataError(
+            f"none of {len(examples)} examples has an emotion of model.aux.classes ({', '.join(classes)}): label emotion (label.labellers), "
+            "name other classes, or set train.objective.category=0"
+        )
+    if any(one.dimensions for one in objectives) and (missing := [name for name in names if name not in known]):
+        raise DataError(
+            f"none of {len(examples)} examples has {', '.join(missing)} for model.aux.dimensions: add a labeller that gives it "
+            "(label.labellers, such as affect-small), leave it out of model.aux.dimensions, or set train.objective.dimensions=0"
+        )
+    asked = [leg.objective for leg in config.legs() if leg.objective.loss == "kl" and leg.objective.reply]
+    if silent := [one for one in asked if not any(one.tells in (example.teacher or ()) for example in examples)]:
+        raise DataError(
+            f"train.objective.loss=kl: none of {len(examples)} examples has a teacher's text that tells {silent[0].tells}; it stands with "
+            "replies (kind REPLY, strategies continuation and dialogue) about clips with words and one prevailing emotion. Add such a source "
+            "to the system's data, or set train.objective.loss=ce"
+        )
 
 
 def _unused(examples: Sequence[Example], config: TrainConfig, model: SpeechLLMConfig) -> bool:

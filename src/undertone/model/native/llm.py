@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from undertone.audio import Wave
-from undertone.errors import DataError, DependencyError, ModelError, UndertoneError
+from undertone.errors import ConfigError, DataError, DependencyError, ModelError, UndertoneError
 from undertone.model.collate import IGNORE
 from undertone.model.config import LoRAConfig
 from undertone.model.native.chats import Heard, Prompt, spoken
@@ -251,6 +251,8 @@ class NativeAudioLLM(nn.Module):
             ModelError: No layer has such a name.
         """
         config = config or LoRAConfig()
+        if config.where != "all":
+            raise ConfigError("lora.where='speech' is of our own speech-LLMs; for a native audio LLM set lora.where=all")
         try:
             from peft import LoraConfig
         except ImportError as error:
