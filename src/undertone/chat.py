@@ -306,6 +306,14 @@ def _short(tokens: int) -> str:
 _PER_POOL = 8
 """Requests in flight for each pool of connections."""
 
+
+def timed_out(error: ServiceError) -> bool:
+    """Whether an endpoint was given up because it said nothing."""
+    import openai
+
+    return isinstance(error.__cause__, (openai.APITimeoutError, TimeoutError))
+
+
 _ENOUGH_FAILED = 8
 """Questions without a reply, and no reply at all, after which an endpoint counts as down; each was tried as often as its settings say."""
 
@@ -380,10 +388,16 @@ class ChatClient:
         return self._read(self._request(messages, schema, seed, attempt)[1])
 
     def nobody_there(self, error: ServiceError) -> bool:
-        """Whether every other question would meet the same error: nothing came but replies of the cache, and the request is not to blame."""
-        of_the_request = getattr(error.__cause__, "status_code", None) in (400, 413, 422)
+        """Whether every other question would meet the same error: nothing came but replies of the cache, and the request is not to blame.
+
+        Who goes on with a broken run sends just those questions that failed before. So where somebody listens (silence, an error of the
+        server) more must fail than the cache has replies to.
+        """
+        status = getattr(error.__cause__, "status_code", None)
+        listens = timed_out(error) or (status is not None and status >= 500)
         account = self.account
-        return account.replies == account.cached and account.failed >= _ENOUGH_FAILED and not of_the_request
+        enough = max(_ENOUGH_FAILED, account.cached + 1) if listens else _ENOUGH_FAILED
+        return account.replies == account.cached and account.failed >= enough and status not in (400, 413, 422)
 
     def _request(
         self, messages: Sequence[Message], schema: type[BaseModel] | None, seed: int | None, attempt: int

@@ -34,6 +34,7 @@ Kind = Literal["ASR", "C", "DE", "DG", "DS", "CE", "CG", "CS", "OPEN", "REPLY"]
 instruction asks for (DeSTA2); a reply to the speaker, who is heard and not asked about (BLSP-Emo, RE-LLM)."""
 
 UnscoredReason = Literal["unreadable", "refused", "timed_out", "no_reference", "no_label"]
+Unanswered = Literal["refused", "timed_out"]
 
 
 class Record(BaseModel):
@@ -375,15 +376,27 @@ class Example(Record):
 
 
 class Answer(Record):
-    """What a subject (a model under test or a control) answered."""
+    """What a subject (a model under test or a control) answered.
+
+    `unanswered` says why there is no answer where a server declined or said nothing in time; `text` is then empty, and every judge has that
+    reason in place of a score, so that all tables count it as what it is.
+    """
 
     volatile: ClassVar[frozenset[str]] = frozenset({"seconds"})
+    grown: ClassVar[frozenset[str]] = frozenset({"unanswered"})
 
     subject: str
     pair_id: str
     text: str
     raw: str
     seconds: float | None = None
+    unanswered: Unanswered | None = None
+
+    @model_validator(mode="after")
+    def _text_or_reason(self) -> Self:
+        if self.unanswered is not None and self.text:
+            raise ValueError(f"an answer that is none ({self.unanswered}) has no text, got {self.text!r}")
+        return self
 
     @property
     def id(self) -> str:

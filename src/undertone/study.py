@@ -280,7 +280,10 @@ class Study(Section):
             if twice:
                 raise ValueError(f"{what}: the name {twice[0]!r} stands twice; give one of them another")
         asked = arms(self.evaluate.subjects)
-        taken = sorted({slug(one.name) for one in (*self.systems, *asked)} & {"start", "examples", "features", "majority-answer"})
+        taken = sorted(
+            {slug(one.name) for one in (*self.systems, *asked)}
+            & {"start", "reading", "logs", "examples", "features", "majority-answer"}
+        )
         if taken:
             raise ValueError(f"systems: the name {taken[0]!r} is a folder of the run itself; give the system another")
         known = ", ".join(self.generate.sources)

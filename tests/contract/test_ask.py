@@ -293,7 +293,7 @@ def test_the_benchmark_is_asked_ahead_foreseen_and_kept_like_a_source(tmp_path: 
         told = "\n".join(said)
         assert "generate.sources.cpqa: the grammar writes it, nothing is sent" in told
         assert "evaluate.direct\nbenchmark: 12 requests about 12 clips, 0 of them answered already" in told
-        assert "not counted here: what the LLM of judge is asked" in told
+        assert "not counted here: what the LLM of judges is asked" in told
         with pytest.raises(Stopped):
             recipe.evaluate(run)
         assert len(server.requests) == 12

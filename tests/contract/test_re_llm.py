@@ -58,6 +58,9 @@ from undertone.model.lora import MARK
 from undertone.model.nuance import EmotionEncoder, with_nuance
 from undertone.model.prompts import build
 from undertone.model.speech_llm import SpeechLLM
+from undertone.records import Example
+from undertone.train.config import TrainConfig
+from undertone.train.feed import Feed, Row
 
 RATE_HZ = 16_000
 EMOTIONS = ("angry", "happy", "neutral", "sad")
@@ -257,6 +260,27 @@ def test_beside_an_encoder_inside_the_emotion_is_that_beside_one_outside(
     asked = [[build(q) for q in QUESTIONS], inputs]
     assert loaded.answer(*asked, max_new_tokens=5) == inside.eval().answer(*asked, max_new_tokens=5)
     assert loaded.feelings(inputs) == inside.feelings(inputs)
+
+
+def test_what_is_done_to_a_sound_leaves_the_emotion_beside_it(tmp_path: Path, nuance: NuanceConfig) -> None:
+    encoder = EncoderConfig(name=saved_encoder(tmp_path / "encoder", WAV2VEC2), long_audio="chunk")
+    reads = with_nuance(load_inputs(encoder), nuance)
+    model = speech_llm(encoder=encoder, adapter=MLP, nuance=nuance, frame_dim=reads.dim, frozen=())
+    heard = reads.frames(sound(1.0))
+    about: dict[str, Any] = {"pair_id": "p", "clip_id": "c", "source": "asr", "kind": "ASR", "arm": "S"}
+    example = Example(**about, prompt=build(QUESTIONS[0]), target=ANSWERS[0])
+    settings = TrainConfig.model_validate({"augment": {"noise_db": (0.0, 1.0), "speed": (0.9, 0.9)}})
+    feed = Feed(model, [example], {"c": heard}, settings)
+    batch = feed.batch([Row([0], 7, "draw")])
+    made = batch["frames"][0][batch["frame_mask"][0]].numpy()
+    rows = model.beside_rows
+    assert rows > 0
+    np.testing.assert_array_equal(made[-rows:], heard[-rows:])
+    assert len(made) > len(heard)
+    assert not np.allclose(made[:1_000], heard[7:1_007])
+    tiny = np.concatenate([heard[:3], heard[-rows:]])
+    cut = Feed(model, [example], {"c": tiny}, TrainConfig())._heard("c", example, Row([0], 14))
+    np.testing.assert_array_equal(cut, tiny)
 
 
 @pytest.mark.parametrize("frozen", [("encoder",), ()], ids=["outside", "inside"])

@@ -17,12 +17,14 @@ from undertone import audio, tables
 from undertone.audio import Wave
 from undertone.chat import AudioPart, ChatClient, Endpoint, InputAudio, Message, TextPart
 from undertone.errors import ModelError, ServiceError
-from undertone.evaluate.judges import Item, ReferenceJudge
+from undertone.evaluate import study_table
+from undertone.evaluate.judges import Item, LLMJudge, ReferenceJudge
+from undertone.evaluate.stage import JudgeStage
 from undertone.evaluate.subjects import Asked, AskStage, EndpointSubject, NativeSubject, examples_of
 from undertone.evaluate.subjects.endpoint import EndpointAsker
 from undertone.execute import run_stage, write_rows
-from undertone.records import Answer, Clip, Example, QAPair, Segment
-from undertone.stages import Dropped, Failed, Kept
+from undertone.records import Answer, Clip, Example, QAPair, Segment, Verdict
+from undertone.stages import Failed, Kept
 from undertone.tables import Fingerprint
 from undertone.testing.fake_endpoint import FakeEndpoint, Fault, Say, Told, heard
 
@@ -143,8 +145,10 @@ def test_refusals_are_counted_as_refusals_and_never_as_wrong_answers(tmp_path: P
         (answer,) = one.rows
         assert ReferenceJudge().score(Item(pair=pair, answer=answer)).unscored == "refused"
     assert field.rows[0].text == field.rows[0].raw == "I'm sorry, I can't help with that."
-    assert odd == Dropped("refused", "Voices of people are off limits.")
-    assert filtered == Dropped("refused", "content_filter")
+    for one, raw in ((odd, "Voices of people are off limits."), (filtered, "content_filter")):
+        (answer,) = one.rows
+        assert (answer.unanswered, answer.text, answer.raw) == ("refused", "", raw)
+        assert ReferenceJudge().score(Item(pair=pair, answer=answer)).unscored == "refused"
 
 
 def test_answers_keep_what_was_said(tmp_path: Path) -> None:
@@ -157,13 +161,55 @@ def test_answers_keep_what_was_said(tmp_path: Path) -> None:
 
 def test_time_outs_and_errors_are_typed(tmp_path: Path) -> None:
     (late,) = outcomes([Say(delay_s=float("inf"))], tmp_path, timeout_s=0.5)
-    assert isinstance(late, Dropped)
-    assert late.reason == "timed_out"
-    assert "did not answer within 0.5 s" in str(late.detail)
+    (answer,) = late.rows
+    assert (answer.unanswered, answer.text) == ("timed_out", "")
+    assert "did not answer within 0.5 s" in answer.raw
     wrong, answered = outcomes([Fault(status=400, message="no audio here"), "Sad."], tmp_path)
     assert isinstance(wrong, Failed)
     assert "no audio here" in wrong.error
     assert isinstance(answered, Kept)
+
+
+def test_the_study_table_counts_who_declined_and_who_was_silent_as_such(tmp_path: Path) -> None:
+    clips = clips_in(tmp_path, 4)
+    written(tmp_path, clips, Asked(name="E"))
+    pairs = pairs_about(clips)
+    write_rows(tmp_path / "pairs", pairs, record=QAPair, fingerprint=MADE)
+    said = [Say(refusal="Voices of people are off limits."), Say(delay_s=float("inf")), Fault(status=400), "Sad."]
+    with FakeEndpoint(lambda body: said[int(texts(body).split(" of r")[1][0])]) as endpoint:
+        stage = AskStage(subject=subject(endpoint, timeout_s=0.5))
+        run_stage(stage, [tmp_path / "examples"], tmp_path / "answers", sides={"clips": tmp_path / "clips"})
+        for runs in (1, 2):
+            judge = LLMJudge(endpoint="http://127.0.0.1:9/v1", model="down", runs=2, retries=0) if runs == 2 else ReferenceJudge()
+            out = tmp_path / f"verdicts-{runs}"
+            run_stage(JudgeStage(judge=judge), [tmp_path / "answers"], out, sides={"pairs": tmp_path / "pairs"}, max_failed_share=1)
+    table = study_table.build(tables.open_table(tmp_path / "verdicts-1", Verdict).rows(), pairs, subjects=("E",), resamples=50)
+    (row,) = table.rows
+    assert row.overall.unscored == {"missing": 1, "refused": 1, "timed_out": 1}
+    assert (row.overall.score.mean, row.overall.strict_mean, row.classes["emotion"].wa) == (100.0, 25.0, 0.25)
+    asked = tables.open_table(tmp_path / "verdicts-2", Verdict)
+    assert sorted((one.run, one.unscored) for one in asked.rows()) == [
+        (0, "refused"),
+        (0, "timed_out"),
+        (1, "refused"),
+        (1, "timed_out"),
+    ], "a judge is not asked about what never came"
+    assert (asked.dropped(), len(asked.failed())) == ([], 1)
+
+
+@pytest.mark.parametrize(("fault", "concurrency"), [(Say(delay_s=float("inf")), 20), (Fault(status=500), 1)])
+def test_a_broken_run_goes_on_although_all_that_is_left_fails_again(tmp_path: Path, fault: Told, concurrency: int) -> None:
+    clips = clips_in(tmp_path, 20)
+    written(tmp_path, clips, Asked(name="E"))
+    with FakeEndpoint(lambda body: fault if int(texts(body).split(" of r")[1].split()[0]) > 10 else "Sad.") as endpoint:
+        stage = AskStage(subject=subject(endpoint, timeout_s=0.5, concurrency=concurrency), cache_dir=tmp_path / "chat")
+        for cached in (0, 11):
+            account = stage.ask_ahead(tmp_path / "examples", clips=tmp_path / "clips")
+            assert account is not None
+            assert (account.replies, account.cached, account.failed) == (11, cached, 9)
+    gone = AskStage(subject=subject("http://127.0.0.1:9/v1"), cache_dir=tmp_path / "chat")
+    with pytest.raises(ServiceError, match="does not answer"):
+        gone.ask_ahead(tmp_path / "examples", clips=tmp_path / "clips")
 
 
 def test_a_clip_that_cannot_be_decoded_fails_alone(tmp_path: Path) -> None:

@@ -409,6 +409,18 @@ def test_text_that_the_trainer_would_take_for_a_sound_is_left_out_and_counted(fo
         assert labelled.skipped == {"no_usable_question": 1}
 
 
+def test_pairs_that_a_line_cannot_hold_are_left_out_and_counted() -> None:
+    base = {"clip_id": "k", "recording_id": "r", "source": "replies", "kind": "REPLY", "generator": "g", "answer": "Oh no."}
+    good = QAPair(**base, question="Reply to me.")
+    earlier = Turn(question="Reply to me.", answer="I see.", clip_id="j")
+    spoken, silent = QAPair(**base, question="Reply to me.", history=(earlier,)), QAPair(**base, question="")
+    about = {"uri": Path("k.wav"), "recording_id": "r", "source": "s", "language": None, "licence": None, "split": None, "segments": ()}
+    tally = Tally()
+    (kept,) = asked([Item(key="k", pairs=(good, spoken, silent), **about)], layout_of("messages"), prompt=None, tally=tally)
+    assert kept.pairs == (good,)
+    assert tally.lost == {"pairs_with_several_sounds": 1, "pairs_without_a_question": 1}
+
+
 def test_a_trainer_needs_questions_and_its_own_sound(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none were named; name their table: --pairs RUN/generate/cpqa"):
         export(run / "clips", tmp_path / "out", format="desta")

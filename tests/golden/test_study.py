@@ -21,6 +21,7 @@ from undertone.errors import ConfigError, DataError, ModelError, ResumeMismatch
 from undertone.evaluate.study_table import StudyTable
 from undertone.evaluate.sweep import SweepTable
 from undertone.execute import write_rows
+from undertone.label.protocol import LABELLERS
 from undertone.records import HUMAN, Answer, Clip, Example, QAPair, Recording, Segment, Verdict
 from undertone.study import Study, load_study
 
@@ -242,7 +243,7 @@ def _pairs(folder: Path) -> Iterator[QAPair]:
 
 
 def test_an_encoder_that_heard_a_test_speaker_is_refused_whatever_labels(whole: Path) -> None:
-    heard = sorted(recipe.LABELLERS.get("affect-small").heard_speakers)
+    heard = sorted(LABELLERS.get("affect-small").heard_speakers)
     rows = [_spoken_by(row, heard[0]) for row in tables.open_table(whole / "corpus", Recording).rows() if row.split == "test"]
     out = whole.parent / "encoder"
     write_rows(out / "corpus", rows, record=Recording, fingerprint=tables.open_table(whole / "corpus", Recording).done.fingerprint)
@@ -251,7 +252,7 @@ def test_an_encoder_that_heard_a_test_speaker_is_refused_whatever_labels(whole: 
 
 
 def test_a_heard_speaker_in_a_corpus_of_another_name_is_warned_of(whole: Path) -> None:
-    heard = sorted(recipe.LABELLERS.get("affect-small").heard_speakers)
+    heard = sorted(LABELLERS.get("affect-small").heard_speakers)
     tests = [row for row in tables.open_table(whole / "corpus", Recording).rows() if row.split == "test"]
     rows = [_spoken_by(tests[0], "other/" + heard[0].split("/")[1]), _spoken_by(tests[1], None)]
     out = whole.parent / "renamed"
@@ -266,7 +267,7 @@ def _spoken_by(row: Recording, speaker: str | None) -> Recording:
 
 
 def test_a_labeller_that_heard_a_test_speaker_is_refused(whole: Path) -> None:
-    heard = sorted(recipe.LABELLERS.get("affect-small").heard_speakers)
+    heard = sorted(LABELLERS.get("affect-small").heard_speakers)
     tested = next(row for row in tables.open_table(whole / "corpus", Recording).rows() if row.split == "test")
     forged = _spoken_by(tested, heard[0])
     out = whole.parent / "heard"

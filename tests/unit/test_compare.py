@@ -17,7 +17,8 @@ from undertone.errors import ConfigError, DataError
 from undertone.evaluate import study_table
 from undertone.evaluate.compare import OVERALL, UAS, Comparison, StudiedRun, compare, differences, read_run
 from undertone.evaluate.compare_text import sentences
-from undertone.evaluate.study_table import sheet_of
+from undertone.evaluate.judges import JudgeCard
+from undertone.evaluate.study_table import StudyTable, sheet_of
 from undertone.evaluate.two_sets import JudgedSet, agreement_of_sets, of_runs
 from undertone.execute import write_rows
 from undertone.records import QAPair, Record, Verdict
@@ -272,6 +273,17 @@ def test_a_run_is_read_with_all_that_was_asked(tmp_path: Path) -> None:
     assert set(found.sheet.scores) == {"S10", "S30"}
     assert np.isnan(found.sheet.scores["S30"]).all()
     assert read_run(folder, {"seed": 7}).seed == 7
+    kinds = {"j": "reference", "m": "manner", "k": "llm"}
+    cards = [JudgeCard(name=name, kind=kind, runs=1, settings={}).model_dump(mode="json") for name, kind in kinds.items()]
+    (folder / "evaluate" / "judges.json").write_text(json.dumps(cards))
+    for number, name in ((2, "m"), (3, "k"), (4, "of a study before")):
+        made = Fingerprint(stage="judge", version="1", seed=1, config={}, inputs={})
+        rows = verdicts_of(pairs, {"S10": [20.0] * 12}, name)
+        write_rows(folder / "evaluate" / f"verdicts-{number}", rows, record=Verdict, fingerprint=made)
+    assert read_run(folder).judge == "j"
+    assert (read_run(folder, judge="k").judge, read_run(folder, judge="k").sheet.scores["S10"][0]) == ("k", 20.0)
+    with pytest.raises(ConfigError, match="got judge='m'; the verdicts are by j, k"):
+        read_run(folder, judge="m")
 
 
 def test_a_folder_without_a_result_says_what_to_do(tmp_path: Path) -> None:
@@ -325,6 +337,11 @@ def test_two_runs_of_the_same_systems_compare_their_test_sets(tmp_path: Path) ->
     studies = [{**SETTINGS, "evaluate": {"share": share}} for share in (0.3, 1.0)]
     found = of_runs(folders, studies, resamples=100)
     assert found.judges["j"][OVERALL].spearman.mean == pytest.approx(1)
+    file = folders[0] / "evaluate" / "study.json"
+    table = StudyTable.from_json(file.read_text())
+    rows = [row.model_copy(update={"control": row.subject in ("S20", "majority answer")}) for row in table.rows]
+    file.write_text(table.model_copy(update={"rows": tuple(rows)}).to_json())
+    assert of_runs(folders, studies, resamples=100).judges["j"][OVERALL].systems == ("S10", "S30", "S32")
     with pytest.raises(ConfigError, match=r"are not the same: seed: 1 \| 2\. .* --anyway"):
         of_runs(folders, [studies[0], {**studies[1], "seed": 2}])
     assert of_runs(folders, [studies[0], {**studies[1], "seed": 2}], anyway=True, resamples=100).judges

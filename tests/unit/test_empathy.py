@@ -238,6 +238,12 @@ def item(text: str, transcript: str | None = SEEKER) -> Item:
     return Item(pair=pair, answer=Answer(subject="S", pair_id=pair.id, text=text, raw=text), transcript=transcript)
 
 
+def test_a_reply_that_never_came_has_no_level(small: EpitomeSmall) -> None:
+    silent = Answer(subject="S", pair_id=reply_pair(0).id, text="", raw="", unanswered="timed_out")
+    found = EmpathyJudge(mechanism="exploration").score(Item(pair=reply_pair(0), answer=silent, transcript=SEEKER))
+    assert (found.score, found.unscored) == (None, "timed_out")
+
+
 def test_a_verdict_is_fifty_points_a_level(small: EpitomeSmall) -> None:
     judge = EmpathyJudge(mechanism="exploration")
     for index, reply in enumerate(REPLIES):

@@ -20,9 +20,19 @@ def clip() -> Clip:
 
 
 def judged(text: str, label: str | None = "sad") -> tuple[float | None, str | None, str | None]:
-    pair = QAPair(clip_id="r@0-900", recording_id="r", source="t", kind="REPLY", question="", answer="Oh no.", label=label, generator="t@1")
+    pair = QAPair(
+        clip_id="r@0-900", recording_id="r", source="t", kind="REPLY", question="", answer="Oh no.", label=label, generator="t@1"
+    )
     found = MannerJudge().score(Item(pair=pair, answer=Answer(subject="m", pair_id=pair.id, text=text, raw=text)))
     return found.score, found.unscored, found.mapped_label
+
+
+def test_a_reply_that_never_came_is_not_scored() -> None:
+    pair = QAPair(
+        clip_id="r@0-900", recording_id="r", source="t", kind="REPLY", question="", answer="Oh no.", label="sad", generator="t@1"
+    )
+    silent = Answer(subject="m", pair_id=pair.id, text="", raw="", unanswered="refused")
+    assert MannerJudge().score(Item(pair=pair, answer=silent)).unscored == "refused"
 
 
 @pytest.mark.parametrize("frames", ["train", "test"])

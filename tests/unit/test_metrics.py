@@ -366,6 +366,18 @@ def test_runs_are_averaged_and_round_trip() -> None:
     assert StudyTable.from_json(table.to_json()) == table
 
 
+def test_controls_of_subjects_are_controls_and_stand_behind_the_systems() -> None:
+    verdicts, pairs = small_study()
+    verdicts += [verdict(one, "A words", 10) for one in pairs]
+    table = build(
+        verdicts, pairs, controls=("A words", "A gold oracle"), subjects=("A gold oracle",), contrasts="all", resamples=50
+    )
+    order = ["S10", "S30", "other", "A gold oracle", "A words", "majority answer"]
+    assert [(row.subject, row.control) for row in table.rows] == [(name, place > 2) for place, name in enumerate(order)]
+    assert {("other", "A words"), ("S30", "A words"), ("other", "S30")} <= {(one.first, one.second) for one in table.contrasts}
+    assert [[row.name for row in group] for group in study_view(table).groups] == [order[:3], order[3:]]
+
+
 def test_questions_at_fault_cost_nobody() -> None:
     pairs = [pair(0), pair(1)]
     table = build([verdict(pairs[0], "S10", 100), verdict(pairs[1], "S10", None, unscored="no_reference")], pairs, resamples=50)

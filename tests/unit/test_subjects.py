@@ -24,6 +24,7 @@ from undertone.evaluate.subjects import (
     TrainedSubject,
     arms,
     clips_of,
+    control_names,
     examples_of,
     other_speech,
     recognised,
@@ -322,6 +323,16 @@ def test_controls_are_subjects_beside_theirs() -> None:
     assert not any(one.controls for one in made)
     assert {one.kind for one in made[:5]} == {"native"}
     assert len(CONTROLS) == 4
+    own = NativeSubject(name="deaf", model="m", hears="nothing")
+    reads = NativeSubject(name="reader", model="m", hears="words")
+    assert control_names([native, own, reads, TrainedSubject(system="S30", controls=("other_audio",))]) == {
+        "Q words",
+        "Q metadata",
+        "Q other audio",
+        "Q gold oracle",
+        "S30 other audio",
+        "deaf",
+    }
 
 
 @pytest.mark.parametrize(

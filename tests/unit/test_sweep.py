@@ -137,6 +137,18 @@ def test_anew_trains_one_system_for_each_kind_of_labels_that_has_none_yet() -> N
     assert all(one.curve == "S30" for one in Sweep(systems=("S30",)).arms(SYSTEMS))
 
 
+def test_anew_trains_as_the_system_is_trained_and_compares_with_one_that_was_too() -> None:
+    own = {"model": {"adapter": {"kind": "conv"}}, "train": {"align": {"steps": 0}}}
+    plain, same = (System(name=name, data=("asr",), **more) for name, more in (("plain", {}), ("conv plain", own)))  # type: ignore[arg-type]
+    shown = System(name="conv", data=("asr",), metadata="train_and_inference", **own)
+    arms = Sweep(systems=("conv",), noise=(0.5,), oracle_noise=(), partial=()).arms([plain, same, shown], anew=True)
+    assert {one.baseline for one in arms} == {"conv plain none"}
+    for one in arms:
+        trained = one.system.weights_of is None
+        assert (one.system.model, one.system.train) == ((own["model"], own["train"]) if trained else ({}, {}))
+    assert any(one.system.weights_of is None for one in arms)
+
+
 def test_an_arm_of_two_curves_is_asked_once_and_stands_in_both() -> None:
     arms = Sweep(systems=("S32",), noise=(0.5,), oracle_noise=(), partial=()).arms(SYSTEMS, anew=True)
     shared = {one.subject for one in arms if one.curve == "S32"} & {one.subject for one in arms if one.curve == "S32 anew"}

@@ -17,7 +17,7 @@ from undertone import parquet, tables
 from undertone.errors import DataError, ResumeMismatch
 from undertone.execute import write_rows
 from undertone.markers import PartInfo, Source
-from undertone.records import Label, Loss, Recording, Segment, Verdict, arrow_schema, from_arrow, to_arrow
+from undertone.records import Answer, Label, Loss, Recording, Segment, Verdict, arrow_schema, from_arrow, to_arrow
 from undertone.tables import Fingerprint
 
 
@@ -219,3 +219,12 @@ def test_records_refuse_what_they_cannot_be() -> None:
         Verdict(judge="j", subject="s", pair_id="p")
     with pytest.raises(ValidationError, match="finite"):
         Label(attribute="valence", number=float("nan"), start_ms=0, end_ms=1, labeller="x")
+
+
+def test_answers_of_before_are_read_and_one_that_is_none_has_no_text() -> None:
+    made = [Answer(subject="S", pair_id="p", text="", raw="", unanswered="timed_out")]
+    assert from_arrow(to_arrow(made, Answer), Answer) == made
+    (old,) = from_arrow(to_arrow(made, Answer).drop_columns(["unanswered"]), Answer)
+    assert old.unanswered is None
+    with pytest.raises(ValueError, match=r"an answer that is none \(refused\) has no text, got 'Sad.'"):
+        Answer(subject="S", pair_id="p", text="Sad.", raw="", unanswered="refused")

@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -526,6 +527,9 @@ def test_a_run_of_ours_is_read_with_its_answers(tmp_path: Path) -> None:
     stored("answers/S10", answers, Answer)
     with pytest.raises(DataError, match="no finished evaluate/verdicts in it; undertone evaluate"):
         read_judged([str(tmp_path)], format="undertone")
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(DataError, match="no finished evaluate/verdicts in it; undertone evaluate"):
+        read_judged([str(tmp_path)])
     stored("verdicts", verdicts, Verdict)
     table = read_judged([str(tmp_path)])
     assert (table.format, len(table.rows)) == ("undertone", 4)
@@ -533,6 +537,14 @@ def test_a_run_of_ours_is_read_with_its_answers(tmp_path: Path) -> None:
     assert {(row.answer, row.dataset, row.recording[0]) for row in table.rows} == {("She is sad.", "DE", "r")}
     (one,) = validate(table, resamples=50).calibration
     assert (one.n, one.bins[0].correct.mean) == (3, 1)
+    second = [Verdict(judge="llm:m", subject="S10", pair_id=one.id, score=80.0, mapped_label="sad") for one in pairs]
+    stored("verdicts-2", second, Verdict)
+    cards = [{"name": name, "kind": kind, "runs": 1, "settings": {}} for name, kind in (("reference", "reference"), ("llm:m", "llm"))]
+    (tmp_path / "evaluate" / "judges.json").write_text(json.dumps(cards))
+    both = read_judged([str(tmp_path)])
+    assert Counter(row.judge for row in both.rows) == {"reference": 4, "llm:m": 4}
+    (found,) = validate(both, resamples=50).agreement
+    assert (found.kind, {found.first, found.second}, found.n) == ("judges", {"reference", "llm:m"}, 3)
 
 
 # ---- tables of one's own, and errors -------------------------------------------------------------------------------------------

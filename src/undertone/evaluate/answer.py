@@ -45,7 +45,9 @@ class AnswerStage(Stage[Example, Answer]):
         self._subject = CheckpointSubject(local_folder(self.checkpoint), self._cache, max_new_tokens=self.max_new_tokens)
 
     def process(self, rows: Sequence[Example]) -> Sequence[Outcome[Answer]]:
-        able = [row for row in rows if row.clip_id in self._cache]
+        able = [row for row in rows if all(clip in self._cache for clip in (*row.earlier, row.clip_id))]
         answers = {answer.pair_id: answer for answer in self._subject.answers(able)}
-        lost = Failed("the clip was not encoded: its audio failed, see train/features/failed.parquet")
+        lost = Failed(
+            "the clip, or one of an earlier turn, was not encoded: its audio failed, see failed.parquet beside its frames"
+        )
         return [Kept((answers[row.pair_id],)) if row.pair_id in answers else lost for row in rows]

@@ -23,6 +23,7 @@ from undertone.errors import ConfigError, DataError
 from undertone.evaluate import metrics
 from undertone.evaluate.metrics import Floats, Interval, Resampled, interval_of
 from undertone.evaluate.study_table import CONTRASTS, Sheet, StudyTable, in_order, kinds_of, of_one_judge, sheet_of
+from undertone.evaluate.verdicts import verdicts_on_questions
 from undertone.paths import Location
 from undertone.records import QAPair, Verdict
 
@@ -172,7 +173,7 @@ def read_run(folder: Location, settings: Mapping[str, Any] | None = None, *, jud
     Args:
         folder: The run's folder.
         settings: Its study as a tree with all defaults, so that runs of two versions compare; what run.json holds where left out.
-        judge: Which judge, where several judged.
+        judge: Which judge, where several judged; that of the study table where left out.
 
     Raises:
         DataError: The folder is no run's, or its evaluation is not finished.
@@ -186,7 +187,8 @@ def read_run(folder: Location, settings: Mapping[str, Any] | None = None, *, jud
             f"{folder} has no evaluate/study.json: it is not evaluated yet. Finish it with: undertone evaluate {folder}"
         )
     pairs = list(tables.open_table(folder / "evaluate" / "benchmark", QAPair).rows())
-    verdicts = tables.open_table(folder / "evaluate" / "verdicts", Verdict).rows()
+    asked = judge is not None  # without a name it is the judge of the study table
+    verdicts = verdicts_on_questions(folder) if asked else tables.open_table(folder / "evaluate" / "verdicts", Verdict).rows()
     table = StudyTable.from_json(result.read_text(encoding="utf-8"))
     chosen, name = of_one_judge(verdicts, judge)
     found = settings if settings is not None else json.loads(record.read_text(encoding="utf-8"))["study"]

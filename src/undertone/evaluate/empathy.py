@@ -262,7 +262,7 @@ class EmpathyJudge(BaseModel):
         column = MECHANISMS.index(self.mechanism)
         verdicts = []
         for index, item in enumerate(items):
-            reason = found.unscored[index] or _unscored(item)
+            reason = item.answer.unanswered or found.unscored[index] or _unscored(item)
             level, expected = int(found.levels[index, column]), float(found.expected[index, column])
             verdicts.append(
                 Verdict(

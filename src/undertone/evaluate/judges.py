@@ -1,10 +1,11 @@
 """Judges: item in, verdict out. The reference judge needs no LLM and is deterministic; the LLM judge grades by a rubric.
 
 What counts as no score: an answer without any word is `unreadable`, one that declines ("I cannot determine ...") and names no class is
-`refused`, a reference without any word is `no_reference`, a label of an attribute without keywords is `no_label`. An answer that was read
-and names no class, several classes or the wrong class is a wrong answer: 0. The LLM judge's own failures are typed alike: a reply without an
-offered grade is `unreadable`, a refusal to grade `refused`, silence `timed_out`; `Verdict.raw` then holds what it did say. What the
-protocol guarantees against answers that want to steer their judge, and what it cannot, stands in `undertone.evaluate.judging`.
+`refused`, one that never came what `Answer.unanswered` says, a reference without any word is `no_reference`, a label of an attribute
+without keywords is `no_label`. An answer that was read and names no class, several classes or the wrong class is a wrong answer: 0. The LLM
+judge's own failures are typed alike: a reply without an offered grade is `unreadable`, a refusal to grade `refused`, silence `timed_out`;
+`Verdict.raw` then holds what it did say. What the protocol guarantees against answers that want to steer their judge, and what it cannot,
+stands in `undertone.evaluate.judging`.
 """
 
 from __future__ import annotations
@@ -354,6 +355,8 @@ def unscorable(item: Item, mapped: str | None) -> UnscoredReason | None:
     """
     if not re.search(r"\w", item.pair.answer):
         return "no_reference"
+    if item.answer.unanswered is not None:
+        return item.answer.unanswered
     if not re.search(r"\w", item.answer.text):
         return "unreadable"
     if mapped is None and is_refusal(item.answer.text) and not is_refusal(item.pair.answer):

@@ -27,7 +27,7 @@ import jinja2
 import jinja2.meta
 from pydantic import BaseModel
 
-from undertone.chat import ChatClient, Endpoint, Message, as_data, json_schema, read_json
+from undertone.chat import ChatClient, Endpoint, Message, as_data, json_schema, read_json, timed_out
 from undertone.errors import ServiceError
 from undertone.paths import StoreError
 from undertone.records import UnscoredReason, content_hash
@@ -124,13 +124,6 @@ async def heard(chat: ChatClient, prompt: str, schema: type[M], *, rereads: int,
         except ValueError:
             continue
     return Heard(unscored="refused" if is_refusal(said[-1]) else "unreadable", raw=_transcript(said))
-
-
-def timed_out(error: ServiceError) -> bool:
-    """Whether an endpoint was given up because it said nothing."""
-    import openai
-
-    return isinstance(error.__cause__, (openai.APITimeoutError, TimeoutError))
 
 
 def _transcript(said: list[str]) -> str | None:

@@ -19,7 +19,7 @@ from undertone.errors import ServiceError
 from undertone.evaluate.judges import Item
 from undertone.generate.frames import replies
 from undertone.generate.strategies import think
-from undertone.records import Kind, Verdict
+from undertone.records import Kind, UnscoredReason, Verdict
 
 NAME = "manner"
 
@@ -52,7 +52,7 @@ class MannerJudge(BaseModel):
         """The verdict on one reply."""
         said = think.split(item.answer.text).reply
         heard = manner_of(said)
-        reason = None if re.search(r"\w", said) else "unreadable"
+        reason: UnscoredReason | None = item.answer.unanswered or (None if re.search(r"\w", said) else "unreadable")
         if reason is None and item.pair.label is None:
             reason = "no_label"
         return Verdict(

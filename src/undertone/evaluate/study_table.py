@@ -173,6 +173,7 @@ def build(
     pairs: Sequence[QAPair],
     *,
     subjects: Sequence[str] = (),
+    controls: Collection[str] = (),
     judge: str | None = None,
     contrasts: Literal["named", "all"] | Sequence[tuple[str, str]] = "named",
     resamples: int = 2000,
@@ -184,6 +185,7 @@ def build(
         verdicts: Verdicts of all subjects; several runs of one judge are averaged per answer first.
         pairs: The whole benchmark; a pair without a verdict of some subject counts as missing there.
         subjects: Who was asked: these have a row even where no verdict is about them, with every pair missing. Others may have verdicts.
+        controls: Which of the subjects are controls, beside `CONTROLS`.
         judge: Which judge, where the verdicts are of several.
         contrasts: What is tested: `CONTRASTS`, every pair of rows, or these. More tests cost each of them power.
         resamples: Bootstrap resamples.
@@ -196,8 +198,9 @@ def build(
     chosen, name = of_one_judge(verdicts, judge)
     sheet = sheet_of(chosen, pairs, subjects)
     kinds = kinds_of(sheet.pairs)
-    order = in_order(sheet.scores)
-    tested = [(first, second) for first, second in _contrasts(order, contrasts) if {first, second} <= set(order)]
+    order = in_order(sheet.scores, controls)
+    blind = {*CONTROLS, *controls}
+    tested = [(first, second) for first, second in _contrasts(order, contrasts, blind) if {first, second} <= set(order)]
     clean = np.array([not pair.flags for pair in sheet.pairs], dtype=bool)
     drawn = metrics.resample(_columns(sheet, order, kinds, tested, clean), sheet.clusters, resamples=resamples, seed=seed)
     tests = paired_tests(
@@ -218,7 +221,7 @@ def build(
         flags=dict(sorted(Counter(flag for pair in sheet.pairs for flag in set(pair.flags)).items())),
         apart=dict(sorted((Counter(pair.kind for pair in pairs) - Counter(pair.kind for pair in sheet.pairs)).items())),
         kinds=kinds,
-        rows=tuple(_row(sheet, subject, kinds, drawn, clean) for subject in order),
+        rows=tuple(_row(sheet, subject, kinds, drawn, clean, control=subject in blind) for subject in order),
         contrasts=tuple(
             Contrast(
                 **dict(one),
@@ -303,20 +306,23 @@ def _bounds(interval: Interval, *, unit: str = "", flip: bool = False) -> str:
     return f" ({interval.level * 100:.0f} % interval {low:.1f}{unit} to {high:.1f}{unit})"
 
 
-def in_order(subjects: Iterable[str]) -> list[str]:
-    """Systems in the paper's order, then any others by name, then the controls."""
-    known = {name: (0, index) for index, name in enumerate(SYSTEMS)} | {name: (2, index) for index, name in enumerate(CONTROLS)}
+def in_order(subjects: Iterable[str], controls: Collection[str] = ()) -> list[str]:
+    """Systems in the paper's order, then any others by name, then the controls: those of subjects by name, then `CONTROLS`."""
+    known = dict.fromkeys(controls, (2, -1)) | {name: (0, index) for index, name in enumerate(SYSTEMS)}
+    known |= {name: (2, index) for index, name in enumerate(CONTROLS)}
     return sorted(subjects, key=lambda name: (*known.get(name, (1, 0)), name))
 
 
-def _contrasts(order: Sequence[str], wanted: Literal["named", "all"] | Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+def _contrasts(
+    order: Sequence[str], wanted: Literal["named", "all"] | Sequence[tuple[str, str]], blind: Collection[str]
+) -> Sequence[tuple[str, str]]:
     """What is tested; of all pairs the later system first, and a system before a control."""
     if not isinstance(wanted, str):
         return wanted
     if wanted == "named":
         return CONTRASTS
     pairs = [(one, other) for index, other in enumerate(order) for one in order[:index]]
-    return [(one, other) if other in CONTROLS else (other, one) for one, other in pairs]
+    return [(one, other) if other in blind else (other, one) for one, other in pairs]
 
 
 def kinds_of(pairs: Sequence[QAPair]) -> tuple[str, ...]:
@@ -394,7 +400,13 @@ def _columns(
 
 
 def _row(
-    sheet: Sheet, subject: str, kinds: Sequence[str], drawn: Resampled[tuple[str, ...]], clean: NDArray[np.bool_]
+    sheet: Sheet,
+    subject: str,
+    kinds: Sequence[str],
+    drawn: Resampled[tuple[str, ...]],
+    clean: NDArray[np.bool_],
+    *,
+    control: bool,
 ) -> SubjectRow:
     everything = range(len(sheet.pairs))
     # A kind that nobody has a score of (the judge cannot score it) is in nobody's mean.
@@ -407,7 +419,7 @@ def _row(
     compared = subject != BASELINE and BASELINE in sheet.scores
     return SubjectRow(
         subject=subject,
-        control=subject in CONTROLS,
+        control=control,
         kinds={kind: _cell(sheet, subject, drawn.interval(("kind", subject, kind)), sheet.where({kind})) for kind in kinds},
         overall=_cell(sheet, subject, drawn.interval(("all", subject)), everything),
         unflagged=None

@@ -75,12 +75,13 @@ def frame(title: str, *columns: str) -> Table:
 def _scores(table: StudyTable) -> Table:
     apart = ("unflagged",) if table.flagged and not _crowded(table) else ()
     uas = () if _crowded(table) else ("UAS",)
-    made = frame("Scores, 0-100", "system", *table.kinds, "overall", *apart, *uas, "vs S10, %")
+    gains = ("vs S10, %",) if any(row.gain_percent is not None for row in table.rows) else ()
+    made = frame("Scores, 0-100", "system", *table.kinds, "overall", *apart, *uas, *gains)
     for row in table.rows:
         cells = [row.kinds[kind].score for kind in table.kinds] + [row.overall.score]
         cells += [row.unflagged.score] if row.unflagged is not None and apart else []
         cells += [row.uas] if uas else []
-        made.add_row(row.subject, *(two_lines(one) for one in cells), _gain(row.gain_percent))
+        made.add_row(row.subject, *(two_lines(one) for one in cells), *(_gain(row.gain_percent) for _ in gains))
     return made
 
 

@@ -173,9 +173,14 @@ class Sweep(BaseModel):
 
 
 def _baseline(base: System, systems: Sequence[System]) -> str | None:
-    """The system that learnt from the same data and is never shown labels."""
-    same = (one for one in systems if (one.data, one.hears, one.metadata) == (base.data, base.hears, "none"))
-    return next((one.name for one in same if one.weights_of is None), None)
+    """The system that learnt in the same way from the same data and is never shown labels."""
+    made = next((one for one in systems if one.name == base.checkpoint), base)
+
+    def like(one: System) -> bool:
+        heard = (one.data, one.hears, one.history) == (base.data, base.hears, base.history)
+        return heard and (one.model, one.train, one.targets) == (made.model, made.train, made.targets)
+
+    return next((one.name for one in systems if one.metadata == "none" and one.weights_of is None and like(one)), None)
 
 
 def _arm(
@@ -193,7 +198,12 @@ def _arm(
             name=subject,
             data=base.data,
             hears=base.hears,
+            history=base.history,
             weights_of=weights_of,
+            # Of one that trains itself; where weights are another system's, so is all that made them.
+            targets=ShownLabels() if weights_of else base.targets,
+            model={} if weights_of else base.model,
+            train={} if weights_of else base.train,
             metadata="none" if labels is None else shows,
             labels=labels or ShownLabels(),
         ),

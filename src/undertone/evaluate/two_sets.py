@@ -19,7 +19,8 @@ from undertone.errors import ConfigError, DataError
 from undertone.evaluate.agreement import SystemAgreement, over_systems
 from undertone.evaluate.compare import differences, told
 from undertone.evaluate.metrics import Interval
-from undertone.evaluate.study_table import CONTROLS, Sheet, in_order, kinds_of, sheet_of
+from undertone.evaluate.study_table import CONTROLS, Sheet, StudyTable, in_order, kinds_of, sheet_of
+from undertone.evaluate.verdicts import verdicts_on_questions
 from undertone.paths import Location
 from undertone.records import QAPair, Verdict
 
@@ -28,11 +29,12 @@ OVERALL = "overall"
 
 @dataclass(frozen=True)
 class JudgedSet:
-    """A test set and all verdicts on answers to it."""
+    """A test set and all verdicts on answers to it; `controls` of those who answered are left out, as the study table's own are."""
 
     name: str
     pairs: Sequence[QAPair]
     verdicts: Sequence[Verdict]
+    controls: frozenset[str] = frozenset()
 
 
 class SetAgreement(BaseModel):
@@ -128,13 +130,15 @@ def of_runs(
 
 
 def _set_of(folder: Location) -> JudgedSet:
-    if not (folder / "evaluate" / "study.json").is_file():
+    file = folder / "evaluate" / "study.json"
+    if not file.is_file():
         raise DataError(
             f"{folder} has no evaluate/study.json: it is not evaluated yet. Finish it with: undertone evaluate {folder}"
         )
     pairs = tables.open_table(folder / "evaluate" / "benchmark", QAPair).rows()
-    verdicts = tables.open_table(folder / "evaluate" / "verdicts", Verdict).rows()
-    return JudgedSet(str(folder), list(pairs), list(verdicts))
+    verdicts = verdicts_on_questions(folder)
+    rows = StudyTable.from_json(file.read_text(encoding="utf-8")).rows
+    return JudgedSet(str(folder), list(pairs), list(verdicts), frozenset(row.subject for row in rows if row.control))
 
 
 def _under(
@@ -142,7 +146,7 @@ def _under(
 ) -> dict[str, SystemAgreement]:
     left, right = (sheet_of([one for one in each.verdicts if one.judge == judge], each.pairs) for each in (first, second))
     answered = left.scores.keys() & right.scores.keys()
-    chosen = list(systems) or in_order(answered - set(CONTROLS))
+    chosen = list(systems) or in_order(answered - {*CONTROLS, *first.controls, *second.controls})
     absent = [one for one in chosen if one not in answered]
     if absent or len(chosen) < 3:
         raise DataError(

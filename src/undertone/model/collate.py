@@ -143,7 +143,8 @@ def _row(group: Sequence[Item]) -> _Row:
         blocks += [number] * len(rest)
         positions += range(prefix, prefix + len(rest))
         frames += item.frames[shared:]
-        clips.append((len(frames) if len(item.frames) > shared else shared) - 1)
+        own = (len(frames) if len(item.frames) > shared else shared) - 1
+        clips.append(own if own >= 0 and len(frames[own]) else -1)  # a clip without a frame is not heard
     return _Row(ids, labels, blocks, positions, tuple(frames), clips)
 
 

@@ -16,6 +16,7 @@ from undertone.evaluate.empathy import EmpathyJudge
 from undertone.evaluate.judges import LLMJudge, card_of
 from undertone.evaluate.majority import SUBJECT as MAJORITY
 from undertone.evaluate.majority import majority_answers
+from undertone.evaluate.manner import MannerJudge
 from undertone.evaluate.stage import JudgeStage
 from undertone.evaluate.study_table import StudyTable
 from undertone.evaluate.subjects import (
@@ -26,6 +27,7 @@ from undertone.evaluate.subjects import (
     TrainedSubject,
     arms,
     clips_of,
+    control_names,
     examples_of,
 )
 from undertone.execute import write_rows
@@ -113,6 +115,7 @@ def _write_tables(run: Run, pairs: Sequence[QAPair]) -> None:
             run.table(name, Verdict).rows(),
             pairs,
             subjects=subjects,
+            controls=control_names(asked.subjects),
             contrasts=asked.contrasts,
             resamples=asked.resamples,
             seed=run.study.seed,
@@ -121,9 +124,9 @@ def _write_tables(run: Run, pairs: Sequence[QAPair]) -> None:
         run.say(table.plain_text(width=100))
         if number == 1:
             _write_cards(run, table)
-    heard = [name for name, stage in stages.items() if isinstance(stage.judge, EmpathyJudge)]
-    if heard:
-        verdicts = itertools.chain.from_iterable(run.table(name, Verdict).rows() for name in (VERDICTS, *heard))
+    if any(isinstance(stage.judge, EmpathyJudge) for stage in stages.values()):
+        read = [name for name, stage in stages.items() if name == VERDICTS or isinstance(stage.judge, EmpathyJudge | MannerJudge)]
+        verdicts = itertools.chain.from_iterable(run.table(name, Verdict).rows() for name in read)
         empathy = empathy_table.build(verdicts, pairs, baselines=asked.baselines, resamples=asked.resamples, seed=run.study.seed)
         tables.write_bytes(run.path("evaluate/empathy.json"), empathy.to_json().encode())
         run.say(empathy.plain_text())
@@ -208,7 +211,7 @@ def ask_system(run: Run, system: System, given: Given, *, trained: str = "train"
 
 def _write_examples(run: Run, name: str, shown: Sequence[Example], config: dict[str, Any], *, into: str = "evaluate") -> str:
     examples = f"{into}/examples/{slug(name)}"
-    inputs = {"rows": content_hash(*(text for one in shown for text in (one.id, one.prompt, one.target)))}
+    inputs = {"rows": content_hash(*(text for one in shown for text in one.content))}
     made = run.fingerprint("examples", config, inputs)
     write_rows(run.path(examples), shown, record=Example, fingerprint=made, parts=4, smallest=64, redo=run.again(examples))
     return examples

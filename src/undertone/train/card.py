@@ -137,9 +137,14 @@ def _model(parts: SpeechLLMConfig, counts: Sequence[int]) -> dict[str, str]:
         "decoder": decoder,
         "frozen": ", ".join(parts.frozen) or "nothing",
     }
+    if parts.nuance is not None:
+        made["emotion encoder"] = f"{parts.nuance.encoder}, frozen"
+    if parts.aux is not None:
+        made["heads"] = ", ".join((*parts.aux.classes, *parts.aux.dimensions))
     for key, update in (("LoRA of the decoder", parts.lora), ("LoRA of the encoder", parts.encoder_lora)):
         if update is not None:
-            made[key] = f"rank {update.r}, alpha {update.alpha}"
+            where = ", at speech positions only" if update.where == "speech" else ""
+            made[key] = f"rank {update.r}, alpha {update.alpha}{where}"
     return made | {
         "parameters": f"{counts[1]:,} in the model, of which {counts[0]:,} were trained",
         "longest audio": f"{parts.max_audio_s:g} s",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
 from undertone.errors import DataError
@@ -160,11 +161,15 @@ class Feed:
                 f"pair {example.pair_id} ({example.source}): the frames of clip {clip_id} are of shape {heard.shape}, expected "
                 f"the width {self.model.frame_dim}; encode the clips again with this model's encoder"
             )
-        heard = heard[min(row.cut, len(heard) // 4) :]
-        if row.draw is None or not len(heard):
-            return heard
+        # The rows that hold an emotion embedding (`SpeechLLM.beside_rows`) are no sound: nothing is cut of them and nothing done to them.
+        sound = max(0, len(heard) - self.model.beside_rows)
+        cut = heard[min(row.cut, sound // 4) :]
+        if row.draw is None or not sound:
+            return cut
         draw = row.draw if clip_id == example.clip_id else f"{row.draw}:{clip_id}"
-        return augmented(heard, self.config.augment, draw)
+        end = len(cut) - self.model.beside_rows
+        made = augmented(cut[:end], self.config.augment, draw)
+        return np.concatenate([made, cut[end:]]) if end < len(cut) else made
 
     def _read(self, example: Example, text: str) -> Item:
         """An answer behind what a teacher reads."""

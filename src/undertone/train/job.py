@@ -115,15 +115,25 @@ class Frames:
 
 
 def training_examples(job: TrainJob, system: System, clips: frozenset[str]) -> list[Example]:
-    """A system's training items, as far as their clips are encoded."""
-    pairs = [pair for folder in job.pairs for pair in tables.open_table(folder, QAPair).rows() if pair.clip_id in clips]
+    """A system's training items, as far as their clips, those of a dialogue's earlier turns too, are encoded."""
+    pairs = [pair for folder in job.pairs for pair in tables.open_table(folder, QAPair).rows() if clips.issuperset(pair.clips)]
     about = {clip.id: clip for folder in job.clips for clip in tables.open_table(folder, Clip).rows()}
     predicted: dict[str, list[Segment]] = {}
     for segment in tables.open_table(job.label, Segment).rows():
         predicted.setdefault(segment.recording_id, []).append(segment)
     human = human_segments(tables.open_table(job.corpus, Recording).rows()) if system.oracle and job.corpus is not None else None
-    metadata = job.ways[system.name].model.metadata
-    return build_examples(pairs, about, predicted, system, phase="train", metadata=metadata, human=human, seed=job.seed)
+    way = job.ways[system.name]
+    return build_examples(
+        pairs,
+        about,
+        predicted,
+        system,
+        phase="train",
+        metadata=way.model.metadata,
+        human=human,
+        seed=job.seed,
+        targets=way.train.learns_targets(way.model),
+    )
 
 
 def at_once(config: TrainConfig) -> int:
@@ -195,7 +205,7 @@ def train_start(job: TrainJob, name: str) -> None:
     plain = way.train.plain()
     reading = job.starts / begin.reading
     inputs = _clip_digests(job) | {"features": tables.open_table(way.features, Encoded).digest, "reading": _digest(reading)}
-    config = {"model": _plain(way.model), "train": _plain(plain)}
+    config = {"model": _plain(_headless(way.model)), "train": _plain(plain)}
     fingerprint = Fingerprint(stage="start", version="2", seed=job.seed, config=config, inputs=inputs)
 
     def build(folder: Path) -> None:
@@ -221,7 +231,12 @@ def starts_of(model: SpeechLLMConfig, train: TrainConfig, usual: tuple[SpeechLLM
         return kind if own == others else f"{kind}-{own[:8]}"
 
     reading = named(READING, lambda m, _: m.decoder, lambda m, _: m.metadata, lambda _, t: _unaligned(t.plain()))
-    return Begin(reading, named(START, lambda m, _: m, lambda _, t: t.plain()))
+    return Begin(reading, named(START, lambda m, _: _headless(m), lambda _, t: t.plain()))
+
+
+def _headless(model: SpeechLLMConfig) -> SpeechLLMConfig:
+    heads = ("category_head", "dimensions_head")
+    return model.model_copy(update={"aux": None, "frozen": tuple(one for one in model.frozen if one not in heads)})
 
 
 def _unaligned(train: TrainConfig) -> TrainConfig:
@@ -249,7 +264,7 @@ def train_one(job: TrainJob, name: str) -> None:
     system, way = job.system(name), job.ways[name]
     frames = Frames.of(way)
     examples = training_examples(job, system, frames.clips)
-    rows = content_hash(*(text for one in examples for text in (one.id, one.prompt, one.target)))
+    rows = content_hash(*(text for one in examples for text in one.content))
     made = Fingerprint(stage="examples", version="1", seed=job.seed, config=_plain(system), inputs={"rows": rows})
     redo = name in job.redo
     report = write_rows(job.out / "examples" / slug(name), examples, record=Example, fingerprint=made, redo=redo)

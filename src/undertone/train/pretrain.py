@@ -98,12 +98,12 @@ def with_adapter(reading: Path, out_dir: Path, config: TrainConfig, *, model: Sp
 
 
 def _bare(model: SpeechLLMConfig) -> SpeechLLMConfig:
-    """What learns to read: the decoder alone.
+    """What learns to read and to hear words: no heads, which begin with the system that has them, so that others share the start.
 
     An encoder that a system trains is inside, and stays so here, where nobody hears; LoRA comes beside a decoder that can read.
     """
     frozen: tuple[Part, ...] = ("adapter",) if model.encoder_inside else ("encoder", "adapter")
-    return model.model_copy(update={"frozen": frozen, "lora": None, "encoder_lora": None})
+    return model.model_copy(update={"frozen": frozen, "lora": None, "encoder_lora": None, "aux": None})
 
 
 def reading_examples(

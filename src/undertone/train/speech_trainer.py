@@ -389,8 +389,11 @@ class _Stages(TrainerCallback):
         self._trained = {
             name: [one for one in part.parameters() if one.requires_grad] for name, part in parts.items() if part is not None
         }
-        # The loss of a system that hears nothing depends on the decoder only.
-        learns = {name for name, found in self._trained.items() if found and (self._heard or name == "decoder")}
+        learns = {name for name, found in self._trained.items() if found}
+        if not self._heard:  # its loss depends on the decoder only, and there not on updates of speech positions
+            lora = model.parts.lora
+            bare = lora is not None and lora.where == "speech" and "decoder" in model.parts.frozen
+            learns &= set() if bare else {"decoder"}
         for number, (_, frozen) in enumerate(self._ends, start=1):
             if not learns - frozen:
                 raise ModelError(self._nothing(number, frozen))
@@ -405,8 +408,9 @@ class _Stages(TrainerCallback):
         if self._heard:
             return f"{rests} this model only {trained} is trained"
         return (
-            f"{rests} this model only {trained} is trained, and this system hears nothing, so that an adapter is of no use to it. Train the "
-            "decoder (model.lora, or leave it out of what is frozen), or leave this system out of the study's systems"
+            f"{rests} this model only {trained} is trained, and this system hears nothing, so that an adapter, or LoRA at speech positions, is "
+            "of no use to it. Train the decoder (model.lora of all positions, or leave it out of what is frozen), or leave this system out of "
+            "the study's systems"
         )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

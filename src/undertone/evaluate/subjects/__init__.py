@@ -16,6 +16,7 @@ from undertone.evaluate.subjects.config import (
     NativeSubject,
     TrainedSubject,
     arms,
+    control_names,
 )
 from undertone.evaluate.subjects.examples import clips_of, examples_of, other_speech, recognised
 from undertone.evaluate.subjects.stage import AskStage
@@ -31,6 +32,7 @@ __all__ = [
     "TrainedSubject",
     "arms",
     "clips_of",
+    "control_names",
     "examples_of",
     "other_speech",
     "recognised",

@@ -164,6 +164,19 @@ def arms(subjects: Iterable[AnySubject]) -> list[AnySubject]:
     return made
 
 
+def control_names(subjects: Iterable[AnySubject]) -> frozenset[str]:
+    """The subjects of `arms` that are controls: those of `controls`, and any that does not hear its clip or is shown what people said.
+
+    >>> sorted(control_names([EndpointSubject(name="GPT", endpoint="http://x/v1", model="m", controls=("words", "gold"))]))
+    ['GPT gold oracle', 'GPT words']
+    """
+    asked = tuple(subjects)
+    named = {one.name for one in asked}
+    return frozenset(
+        one.name for one in arms(asked) if one.name not in named or one.oracle or one.hears in ("other_speech", "nothing")
+    )
+
+
 @functools.lru_cache
 def weights_of(model: str, revision: str | None) -> str:
     """Which weights answer: a hub's name with its revision, or the digest of a folder's files (of a LoRA's, which name what they adapt)."""

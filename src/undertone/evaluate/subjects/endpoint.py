@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import soundfile
 
-from undertone.chat import Account, AudioPart, ChatClient, InputAudio, Message, Reply, TextPart, without_thinking
+from undertone.chat import Account, AudioPart, ChatClient, InputAudio, Message, Reply, TextPart, timed_out, without_thinking
 from undertone.errors import AudioError, DataError, ServiceError
-from undertone.evaluate.judging import timed_out, worked_off
+from undertone.evaluate.judging import worked_off
 from undertone.evaluate.subjects.config import EndpointSubject
 from undertone.evaluate.subjects.parts import parts_of, wave_of
 from undertone.paths import Location, StoreError
-from undertone.records import Answer, Clip, Example
+from undertone.records import Answer, Clip, Example, Unanswered
 from undertone.refusals import is_refusal
-from undertone.stages import Dropped, Failed, Kept, Outcome
+from undertone.stages import Failed, Kept, Outcome
 
 
 class EndpointAsker:
     """Puts examples to an endpoint.
 
     A reply by which the model declines is an answer, which judges recognise (`refusals.is_refusal`). Where the server says that it
-    declined and the text is none or would not be taken for that, the example is dropped as `refused`; one without any reply in time as
+    declined and the text is none or would not be taken for that, the answer is `unanswered` as `refused`; one without any reply in time as
     `timed_out`.
     """
 
@@ -85,7 +85,7 @@ class EndpointAsker:
         except ServiceError as error:
             if stops and chat.nobody_there(error):
                 raise
-            return Dropped("timed_out", str(error)) if timed_out(error) else Failed(f"ServiceError: {error}")
+            return _unanswered(example, "timed_out", str(error)) if timed_out(error) else Failed(f"ServiceError: {error}")
         return _outcome(example, reply, None if reply.cached else time.monotonic() - began)
 
     def messages(self, example: Example) -> list[Message]:
@@ -110,5 +110,9 @@ def _audio(clip: Clip) -> AudioPart:
 def _outcome(example: Example, reply: Reply, seconds: float | None) -> Outcome[Answer]:
     said = reply.refusal or reply.text
     if reply.kind == "refused" and not is_refusal(said):
-        return Dropped("refused", said or reply.finish)
+        return _unanswered(example, "refused", said or reply.finish)
     return Kept((Answer(subject=example.arm, pair_id=example.pair_id, text=without_thinking(said), raw=said, seconds=seconds),))
+
+
+def _unanswered(example: Example, reason: Unanswered, raw: str) -> Outcome[Answer]:
+    return Kept((Answer(subject=example.arm, pair_id=example.pair_id, text="", raw=raw, unanswered=reason),))

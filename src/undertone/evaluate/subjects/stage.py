@@ -36,7 +36,7 @@ class AskStage(Stage[Example, Answer]):
     """
 
     name: ClassVar[str] = "ask"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     reads: ClassVar[type[Record]] = Example
     writes: ClassVar[type[Record]] = Answer
     sides: ClassVar[Mapping[str, type[Record]]] = {"clips": Clip}

@@ -26,16 +26,29 @@ def asked(found: Iterable[Item], layout: Layout, *, prompt: Prompt | None, tally
         found: All items.
         layout: The format.
         prompt: Writes a pair's question; None for the question alone.
-        tally: Counts items without a question, and pairs with text that the trainer would take for a place of its own.
+        tally: Counts items without a question, pairs without one (the speech says all), pairs whose earlier turns were spoken too (a line
+            has one sound), and pairs with text that the trainer would take for a place of its own.
     """
     for item in found:
-        usable = tuple(one for one in item.pairs if not _reserved(item, one, layout, prompt))
-        left_out = len(item.pairs) - len(usable)
-        tally.lost["pairs_with_a_placeholder_in_their_text"] += left_out
+        usable = []
+        for one in item.pairs:
+            fault = _fault(item, one, layout, prompt)
+            if fault is None:
+                usable.append(one)
+            else:
+                tally.lost[fault] += 1
         if usable:
-            yield replace(item, pairs=usable)
+            yield replace(item, pairs=tuple(usable))
         else:
-            tally.skipped["no_usable_question" if left_out else "no_question"] += 1
+            tally.skipped["no_usable_question" if item.pairs else "no_question"] += 1
+
+
+def _fault(item: Item, pair: QAPair, layout: Layout, prompt: Prompt | None) -> str | None:
+    if any(turn.clip_id is not None for turn in pair.history):
+        return "pairs_with_several_sounds"
+    if not pair.question:
+        return "pairs_without_a_question"
+    return "pairs_with_a_placeholder_in_their_text" if _reserved(item, pair, layout, prompt) else None
 
 
 def _reserved(item: Item, pair: QAPair, layout: Layout, prompt: Prompt | None) -> bool:

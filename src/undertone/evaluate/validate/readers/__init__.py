@@ -65,7 +65,8 @@ def _of_path(path: str, format: str, scale: Scale | None) -> JudgedTable:
     where = location(path)
     if not where.exists():
         raise DataError(f"{path}: nothing lies there; expected a file or folder of results")
-    if format == run.NAME or (format == "auto" and where.is_dir() and run.mine(where)):
+    ours = where.is_dir() and (run.mine(where) or (where / "run.json").is_file())
+    if format == run.NAME or (format == "auto" and ours):
         if not run.mine(where):
             raise DataError(f"{path}: no finished evaluate/verdicts in it; undertone evaluate {path} makes them")
         return run.read(where)

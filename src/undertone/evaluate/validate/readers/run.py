@@ -1,4 +1,4 @@
-"""A run of Undertone: evaluate/verdicts with evaluate/answers and evaluate/benchmark beside it."""
+"""A run of Undertone: evaluate/verdicts of all judges of questions, with evaluate/answers and evaluate/benchmark beside it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from undertone import tables
 from undertone.errors import DataError
 from undertone.evaluate.judges import ReferenceJudge
 from undertone.evaluate.validate.rows import Judged, JudgedTable
+from undertone.evaluate.verdicts import verdicts_on_questions
 from undertone.paths import Location
-from undertone.records import Answer, QAPair, Verdict
+from undertone.records import Answer, QAPair
 
 NAME = "undertone"
 LIKE = "a run's folder with evaluate/verdicts"
@@ -34,7 +35,7 @@ def read(folder: Location) -> JudgedTable:
     folders: list[Location] = [*(evaluated / "answers").glob("*")]
     answers = {answer.id: answer.text for one in sorted(folders, key=str) for answer in tables.open_table(one, Answer).rows()}
     rows = []
-    for verdict in tables.open_table(evaluated / "verdicts", Verdict).rows():
+    for verdict in verdicts_on_questions(folder):
         pair = pairs.get(verdict.pair_id)
         if pair is None:
             raise DataError(f"{folder}: verdict {verdict.id} is about a question that evaluate/benchmark does not hold")
