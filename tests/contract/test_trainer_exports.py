@@ -414,7 +414,15 @@ def test_pairs_that_a_line_cannot_hold_are_left_out_and_counted() -> None:
     good = QAPair(**base, question="Reply to me.")
     earlier = Turn(question="Reply to me.", answer="I see.", clip_id="j")
     spoken, silent = QAPair(**base, question="Reply to me.", history=(earlier,)), QAPair(**base, question="")
-    about = {"uri": Path("k.wav"), "recording_id": "r", "source": "s", "language": None, "licence": None, "split": None, "segments": ()}
+    about = {
+        "uri": Path("k.wav"),
+        "recording_id": "r",
+        "source": "s",
+        "language": None,
+        "licence": None,
+        "split": None,
+        "segments": (),
+    }
     tally = Tally()
     (kept,) = asked([Item(key="k", pairs=(good, spoken, silent), **about)], layout_of("messages"), prompt=None, tally=tally)
     assert kept.pairs == (good,)

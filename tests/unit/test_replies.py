@@ -255,6 +255,16 @@ def test_an_answer_splits_into_thought_and_reply_whatever_it_is(answer: str, fau
         assert str(fault) in thought.fault
 
 
+def test_a_thought_may_come_before_a_reply_that_nobody_asked_to_think_about() -> None:
+    (asked,), (silent,) = (offline("dual_think", SAD, asks_for_thought=asks) for asks in (True, False))
+    assert asked.answer.startswith("<think>")
+    assert silent.answer == asked.answer
+    assert asked.question in prompt_lines("think_questions.jinja")
+    assert silent.question in prompt_lines("reply_questions.jinja")
+    with pytest.raises(ConfigError, match=r"think_dropped=0.5 makes targets of two sorts"):
+        offline("dual_think", SAD, asks_for_thought=False, think_dropped=0.5)
+
+
 def test_a_share_of_replies_may_be_to_a_wrong_emotion_and_more_of_them_hold_the_fewer() -> None:
     def thought(seed: int, wrong: float) -> str:
         (pair,) = offline("dual_think", SAD, seed=seed, wrong=wrong)

@@ -531,6 +531,7 @@ def test_a_run_of_ours_is_read_with_its_answers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no finished evaluate/verdicts in it; undertone evaluate"):
         read_judged([str(tmp_path)])
     stored("verdicts", verdicts, Verdict)
+    (tmp_path / "evaluate" / "answers" / "unfinished").mkdir()
     table = read_judged([str(tmp_path)])
     assert (table.format, len(table.rows)) == ("undertone", 4)
     assert any("The reference judge scores labelled questions by the very classes" in note for note in table.notes)
@@ -539,7 +540,9 @@ def test_a_run_of_ours_is_read_with_its_answers(tmp_path: Path) -> None:
     assert (one.n, one.bins[0].correct.mean) == (3, 1)
     second = [Verdict(judge="llm:m", subject="S10", pair_id=one.id, score=80.0, mapped_label="sad") for one in pairs]
     stored("verdicts-2", second, Verdict)
-    cards = [{"name": name, "kind": kind, "runs": 1, "settings": {}} for name, kind in (("reference", "reference"), ("llm:m", "llm"))]
+    cards = [
+        {"name": name, "kind": kind, "runs": 1, "settings": {}} for name, kind in (("reference", "reference"), ("llm:m", "llm"))
+    ]
     (tmp_path / "evaluate" / "judges.json").write_text(json.dumps(cards))
     both = read_judged([str(tmp_path)])
     assert Counter(row.judge for row in both.rows) == {"reference": 4, "llm:m": 4}

@@ -109,6 +109,7 @@ def build(
     pairs: Sequence[QAPair],
     *,
     baselines: Mapping[str, str] | None = None,
+    order: Sequence[str] = (),
     grouped: bool | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -120,6 +121,7 @@ def build(
             `mapped_label` says what the systems name in direct emotion questions.
         pairs: The benchmark; replies (REPLY) and direct emotion questions (DE) count.
         baselines: Role to subject.
+        order: Subjects in the order of their rows; others follow by name.
         grouped: Whether the tests average the replies to one recording first; None does where a recording has several.
         resamples: Bootstrap resamples of recordings.
         seed: Seed of the bootstrap.
@@ -131,7 +133,10 @@ def build(
     asked = [pair for pair in pairs if pair.kind == "DE" and pair.label is not None and pair.label_attribute == "emotion"]
     judges, levels, named, suits = _sorted_out(verdicts, replies, asked)
     roles = dict(baselines or {})
-    subjects = sorted({subject for found in levels.values() for subject in found})
+    place = {name: index for index, name in enumerate(order)}
+    subjects = sorted(
+        {subject for found in levels.values() for subject in found}, key=lambda name: (place.get(name, len(place)), name)
+    )
     if lacking := sorted(set(roles.values()) - set(subjects)):
         raise DataError(f"baselines {', '.join(lacking)} gave no replies; those that did: {', '.join(subjects)}")
     clusters = [pair.recording_id for pair in replies]

@@ -127,7 +127,9 @@ def _write_tables(run: Run, pairs: Sequence[QAPair]) -> None:
     if any(isinstance(stage.judge, EmpathyJudge) for stage in stages.values()):
         read = [name for name, stage in stages.items() if name == VERDICTS or isinstance(stage.judge, EmpathyJudge | MannerJudge)]
         verdicts = itertools.chain.from_iterable(run.table(name, Verdict).rows() for name in read)
-        empathy = empathy_table.build(verdicts, pairs, baselines=asked.baselines, resamples=asked.resamples, seed=run.study.seed)
+        empathy = empathy_table.build(
+            verdicts, pairs, baselines=asked.baselines, order=subjects, resamples=asked.resamples, seed=run.study.seed
+        )
         tables.write_bytes(run.path("evaluate/empathy.json"), empathy.to_json().encode())
         run.say(empathy.plain_text())
     cards = [card_of(stage.judge).model_dump(mode="json") for stage in stages.values()]

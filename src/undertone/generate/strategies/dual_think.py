@@ -58,6 +58,7 @@ class DualThinkStrategy(OnEvidence, Replying):
     Attributes:
         form: Of the thought: "labels", "paragraphs", or "mixed", drawn for each clip.
         think_dropped: Share of the clips whose target is the reply alone, with a question that asks for no thought.
+        asks_for_thought: Whether the questions of the others ask for the thought; if not, whoever learns from them thinks before any reply.
         words_dropped: Share of the thoughts with labels that leave out the words, so that the labels are also learnt by themselves.
     """
 
@@ -68,16 +69,17 @@ class DualThinkStrategy(OnEvidence, Replying):
 
     form: Literal["labels", "paragraphs", "mixed"] = "labels"
     think_dropped: float = Field(default=0.0, ge=0, le=1)
+    asks_for_thought: bool = True
     words_dropped: float = Field(default=0.0, ge=0, le=1)
     evidence_form: str = "seed"
     language: str | None = None
 
     @model_validator(mode="after")
     def _can_be_told_apart(self) -> Self:
-        if self.instruction == "empty" and 0 < self.think_dropped < 1:
+        if (self.instruction == "empty" or not self.asks_for_thought) and 0 < self.think_dropped < 1:
             raise ValueError(
-                f"think_dropped={self.think_dropped} makes targets of two sorts, which the question tells apart; expected instruction: drawn, "
-                "or think_dropped 0 or 1"
+                f"think_dropped={self.think_dropped} makes targets of two sorts, which the question tells apart; expected instruction: drawn "
+                "and asks_for_thought, or think_dropped 0 or 1"
             )
         return self
 
@@ -95,7 +97,7 @@ class DualThinkStrategy(OnEvidence, Replying):
         form = drawing(self, clip, seed, "form").choice(("labels", "paragraphs")) if self.form == "mixed" else self.form
         dropped = drawing(self, clip, seed, "think").random() < self.think_dropped
         bare = drawing(self, clip, seed, "words").random() < self.words_dropped
-        question = self.question(clip, seed, "reply" if dropped else "think", "question")
+        question = self.question(clip, seed, "reply" if dropped or not self.asks_for_thought else "think", "question")
         return {"question": question, "form": form, "target": "reply" if dropped else "labels alone" if bare else "all"}
 
     def read(self, clip: Clip, request: Request, reply: str) -> list[Candidate]:

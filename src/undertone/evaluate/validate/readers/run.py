@@ -32,7 +32,8 @@ def read(folder: Location) -> JudgedTable:
     """
     evaluated = folder / "evaluate"
     pairs = {pair.id: pair for pair in tables.open_table(evaluated / "benchmark", QAPair).rows()}
-    folders: list[Location] = [*(evaluated / "answers").glob("*")]
+    # A table that is not finished is of somebody whom the run did not judge.
+    folders: list[Location] = [one for one in (evaluated / "answers").glob("*") if (one / "_done.json").is_file()]
     answers = {answer.id: answer.text for one in sorted(folders, key=str) for answer in tables.open_table(one, Answer).rows()}
     rows = []
     for verdict in verdicts_on_questions(folder):
