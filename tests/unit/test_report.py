@@ -587,3 +587,12 @@ def test_the_figures_of_the_funnel_draw_the_numbers_they_are_given() -> None:
 
 def test_every_system_of_the_first_study_is_described() -> None:
     assert {*study_table.SYSTEMS, *study_table.CONTROLS} == set(SYSTEMS)
+
+
+def test_a_long_name_in_the_figure_of_scores_is_not_cut_off() -> None:
+    def end(name: str) -> float:
+        drawn = figures.study_bars([figures.BarRow(name=name, bars={"overall": figures.Bar(mean=40)})], ("overall",), title="t")
+        return float(re.findall(rf'x="([\d.]+)"[^>]*>{name}<', drawn)[0])
+
+    assert end("S30") == end("majority answer")
+    assert end("remote model with other audio") > 1.5 * end("S30")

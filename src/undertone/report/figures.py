@@ -78,7 +78,9 @@ def study_bars(rows: Sequence[BarRow], panels: Sequence[str], *, title: str) -> 
             _bar_panel(axis, rows, places, panel, wide=index == 0)
         axes[0].set_yticks(places, [row.name for row in rows])
         axes[0].set_ylim(max(places, default=0) + 0.55, -0.55)
-        figure.subplots_adjust(left=0.118, right=0.998, top=0.9, bottom=0.11, wspace=0.15)
+        widest = max((name.get_window_extent().width for name in axes[0].get_yticklabels()), default=0.0)
+        left = min(max(0.118, 1.06 * widest / figure.bbox.width + 0.01), 0.4)  # a name of many words must not be cut off
+        figure.subplots_adjust(left=left, right=0.998, top=0.9, bottom=0.11, wspace=0.15)
         return svg(figure, name="study", title=title)
 
 

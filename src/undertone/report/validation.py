@@ -118,7 +118,8 @@ def draw_systems(ranks: Sequence[RankAgreement], names: Mapping[str, str]) -> st
                     markerfacecolor=STAND_IN["accent"] if index == 0 else "none",
                     label=names[str(Rater(one.judge, one.prompt))],
                 )
-            axis.set_title(dataset, loc="left", fontsize=9, fontweight="bold", pad=4)
+            alone = f"{names[str(Rater(found[0].judge, found[0].prompt))]}: " if len(found) == 1 else ""
+            axis.set_title(f"{alone}{dataset}", loc="left", fontsize=9, fontweight="bold", pad=4)
             axis.set_xlim(-3, 103)
             axis.set_ylim(-3, 103)
             axis.set_xticks([0, 50, 100])
@@ -127,7 +128,8 @@ def draw_systems(ranks: Sequence[RankAgreement], names: Mapping[str, str]) -> st
             axis.tick_params(length=0, labelsize=8, pad=3)
             axis.grid()
             axis.set_axisbelow(True)
-            axis.legend(loc="lower right", frameon=False, fontsize=8, handletextpad=0.2)
+            if len(found) > 1:  # framed, or its markers would be taken for systems
+                axis.legend(loc="best", title="judge", title_fontsize=8, fontsize=8, handletextpad=0.2)
         axes[0].set_ylabel("mean score", fontsize=8)
         return svg(figure, name="systems", title="Mean score of the judge and share of right answers, a point for each system")
 
